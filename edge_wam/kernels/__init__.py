@@ -65,7 +65,7 @@ def backend() -> str:
 
 
 def use(name: BackendName) -> str:
-    """Switch the backend of this process and return its name; ``auto`` takes the first of CUDA, Cython, numpy that works.
+    """Switch the backend of this process and return its name; ``auto``: the first of CUDA, Cython, numpy that works.
 
     Raises:
         EdgeWamError: the backend that was asked for by name is not usable on this machine.

@@ -21,14 +21,15 @@ LANES = 32
 
 
 def coverage(source: int, target: int) -> NDArray[np.int64]:
-    """How much of each of ``source`` pixels each of ``target`` pixels covers: [target, source], each row sums to source.
+    """How much of each of ``source`` pixels each of ``target`` pixels covers: [target, source].
 
-    In units of 1/target of a source pixel, so that every overlap is an integer: source pixel j spans
-    [j*target, (j+1)*target), target pixel i spans [i*source, (i+1)*source).
+    In units of 1/target of a source pixel, so that every overlap is an integer and each row sums to ``source``: source
+    pixel j spans [j*target, (j+1)*target), target pixel i spans [i*source, (i+1)*source).
     """
     i = np.arange(target, dtype=np.int64)[:, None]
     j = np.arange(source, dtype=np.int64)[None, :]
-    return np.maximum(0, np.minimum((i + 1) * source, (j + 1) * target) - np.maximum(i * source, j * target))
+    overlap = np.minimum((i + 1) * source, (j + 1) * target) - np.maximum(i * source, j * target)
+    return np.asarray(np.maximum(overlap, 0), dtype=np.int64)
 
 
 def camera_to_canvas(image: U8, crop: Rectangle, out: F32, at: Rectangle) -> None:
