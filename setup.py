@@ -21,7 +21,7 @@ FATBIN = Path("edge_wam/kernels/edge_wam_kernels.fatbin")
 ARCHITECTURES = (87, 90, 110)
 
 # -ffp-contract=off: a fused multiply-add rounds once where numpy rounds twice, and the kernels equal numpy bit for bit.
-C_FLAGS = ["-O3", "-ffp-contract=off"]
+C_FLAGS = ["-O3", "-g0", "-ffp-contract=off"]
 NVCC_FLAGS = ["-O3", "-std=c++17", "--fmad=false", "--fatbin"]
 
 
@@ -68,7 +68,11 @@ class BuildKernels(build_ext):
 setup(
     cmdclass={"build_ext": BuildKernels},
     ext_modules=cythonize(
-        [Extension("edge_wam.kernels._cpu", ["kernels/cpu/_cpu.pyx"], extra_compile_args=C_FLAGS)],
+        [
+            Extension(
+                "edge_wam.kernels._cpu", ["kernels/cpu/_cpu.pyx"], extra_compile_args=C_FLAGS, depends=["setup.py"]
+            )
+        ],
         language_level=3,
         build_dir="build/cython",
     ),
