@@ -1,0 +1,32 @@
+"""``NAME.wam``: a model with its robot, its golden run, its card and a signature, verified before it is used."""
+
+from edge_wam.bundle.manifest import Manifest, Model, graph_contract
+from edge_wam.bundle.reader import Bundle, open_bundle, wire_schema
+from edge_wam.bundle.signing import (
+    Signer,
+    TrustStore,
+    create_key,
+    demo_private_key,
+    key_id,
+    load_private_key,
+)
+from edge_wam.bundle.writer import BundleParts, accept, sign, write_bundle
+
+__all__ = [
+    "Bundle",
+    "BundleParts",
+    "Manifest",
+    "Model",
+    "Signer",
+    "TrustStore",
+    "accept",
+    "create_key",
+    "demo_private_key",
+    "graph_contract",
+    "key_id",
+    "load_private_key",
+    "open_bundle",
+    "sign",
+    "wire_schema",
+    "write_bundle",
+]
