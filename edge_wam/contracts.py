@@ -145,9 +145,11 @@ class ActionChunk:
             )
         whole, rest = divmod(t_ns - self.t0_ns, self.dt_ns)
         if rest == 0:
-            return self.q[whole].copy()
+            knot: F64 = self.q[whole].copy()
+            return knot
         w = rest / self.dt_ns
-        return (1.0 - w) * self.q[whole] + w * self.q[whole + 1]
+        between: F64 = (1.0 - w) * self.q[whole] + w * self.q[whole + 1]
+        return between
 
 
 @dataclass(frozen=True, slots=True)
