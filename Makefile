@@ -10,7 +10,7 @@ PYTHON ?= python3
 PYTEST_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --quiet
 KERNEL_SOURCES := setup.py $(wildcard kernels/*/*)
 
 .PHONY: help demo test check setup setup-test kernels clean
