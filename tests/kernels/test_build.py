@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,20 @@ def test_the_fatbin_is_as_new_as_its_sources_where_nvcc_is() -> None:
         return
     assert cuda.FATBIN.read_bytes()[:4] == FATBIN_MAGIC
     assert cuda.FATBIN.stat().st_mtime >= max(path.stat().st_mtime for path in (ROOT / "kernels/cuda").iterdir())
+
+
+def test_the_fatbin_serves_orin_hopper_thor_and_whatever_comes_after() -> None:
+    """Machine code for each, and PTX for the oldest, which a driver compiles for any newer GPU."""
+    if shutil.which("nvcc") is None:
+        return  # the test above holds that there is none
+    data = cuda.FATBIN.read_bytes()
+    _, _, offset, _ = struct.unpack_from("<IHHQ", data)
+    entries = set()
+    while offset < len(data):
+        kind, _, header, size = struct.unpack_from("<HHIQ", data, offset)
+        entries.add((("ptx", "sm")[kind - 1], struct.unpack_from("<I", data, offset + 28)[0]))
+        offset += header + size
+    assert entries == {("sm", 87), ("sm", 90), ("sm", 110), ("ptx", 87)}
 
 
 @pytest.fixture
