@@ -6,17 +6,15 @@ A reader joins anywhere: the next zero byte resynchronises it, and what came bef
 
 from __future__ import annotations
 
-import importlib
 import struct
 from dataclasses import dataclass
-from typing import Any
 
-# The package `cobs` ships no types; its C extension decodes a 64-byte frame in under a microsecond.
-_cobs: Any = importlib.import_module("cobs.cobs")
+from cobs import cobs
 
-MAX_BODY = 640
-"""Longest body [bytes], CRC included: the length up to which CRC-32C keeps Hamming distance 6."""
-_MAX_ENCODED = MAX_BODY + MAX_BODY // 254 + 1
+from firmware_bridge.host.messages import CRC_BYTES, HEADER_BYTES, MAX_BODY_BYTES
+
+_HEADER = struct.Struct("<BBHH")
+_MAX_ENCODED = MAX_BODY_BYTES + MAX_BODY_BYTES // 254 + 1
 
 
 def _table() -> tuple[int, ...]:
@@ -47,10 +45,32 @@ def encode_frame(body: bytes) -> bytes:
     Raises:
         ValueError: the body is longer than the receiver's buffer.
     """
-    if len(body) + 4 > MAX_BODY:
-        raise ValueError(f"frame body of {len(body)} bytes, at most {MAX_BODY - 4} fit")
-    encoded: bytes = _cobs.encode(body + struct.pack("<I", crc32c(body)))
+    if len(body) + CRC_BYTES > MAX_BODY_BYTES:
+        raise ValueError(f"frame body of {len(body)} bytes, at most {MAX_BODY_BYTES - CRC_BYTES} fit")
+    encoded: bytes = cobs.encode(body + struct.pack("<I", crc32c(body)))
     return encoded + b"\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFrame:
+    """A frame of the host link. ``session`` is the random number that the MCU chose at this boot."""
+
+    type: int
+    seq: int
+    session: int
+    payload: bytes
+
+    def pack(self) -> bytes:
+        """The body, without CRC."""
+        return _HEADER.pack(self.type, 0, self.seq, self.session) + self.payload
+
+    @classmethod
+    def unpack(cls, body: bytes) -> LinkFrame | None:
+        """None if the body is shorter than its header."""
+        if len(body) < HEADER_BYTES:
+            return None
+        kind, _flags, seq, session = _HEADER.unpack_from(body)
+        return cls(kind, seq, session, body[HEADER_BYTES:])
 
 
 @dataclass(slots=True)
@@ -98,12 +118,13 @@ class FrameReceiver:
             self.counters.oversize += 1
             return None
         try:
-            raw: bytes = _cobs.decode(encoded)
-        except _cobs.DecodeError:
+            raw: bytes = cobs.decode(encoded)
+        except cobs.DecodeError:
             self.counters.bad_cobs += 1
             return None
-        if len(raw) < 5 or crc32c(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
+        body, crc = raw[:-CRC_BYTES], raw[-CRC_BYTES:]
+        if not body or crc32c(body) != int.from_bytes(crc, "little"):
             self.counters.bad_crc += 1
             return None
         self.counters.frames += 1
-        return raw[:-4]
+        return body

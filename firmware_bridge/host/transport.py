@@ -1,20 +1,21 @@
 """Byte streams to a microcontroller: serial port, pseudo-terminal, unix or TCP socket.
 
 A write never blocks the control loop: what the kernel does not take at once waits in a small outbox, and when that is
-full whole frames are dropped and counted. Old motion is worth nothing; a control loop that waits for a cable is worth less.
+full whole frames are dropped and counted. Old motion is worth nothing; a loop that waits for a cable is worth less.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import os
 import select
 import socket
 import time
 from pathlib import Path
 from typing import Any, Protocol
+
+import serial
 
 from firmware_bridge.errors import LinkError, TransportClosed
 
@@ -73,7 +74,7 @@ class FdTransport:
 
     def read(self) -> bytes:
         self._flush()
-        parts = []
+        parts: list[bytes] = []
         while True:
             try:
                 part = os.read(self._fd, 65536)
@@ -145,7 +146,7 @@ class SocketTransport(FdTransport):
 
 
 class SerialTransport(FdTransport):
-    """A tty opened by pyserial (raw mode, no flow control). Its descriptor is non-blocking, so short writes are normal."""
+    """A tty opened by pyserial (raw, no flow control). Its descriptor is non-blocking, so short writes are normal."""
 
     def __init__(self, port: Any, name: str) -> None:
         self._port = port
@@ -183,7 +184,6 @@ def open_serial(device: Path | str, baud: int = 921600) -> SerialTransport:
     Raises:
         LinkError: it does not exist, may not be opened, or another program has it.
     """
-    serial = importlib.import_module("serial")  # ships no types
     try:
         port = serial.Serial(str(device), baud, timeout=0, write_timeout=0, exclusive=True)
     except (OSError, ValueError) as error:
@@ -205,7 +205,7 @@ def _connect(family: int, address: Any, name: str, timeout_s: float) -> SocketTr
             return SocketTransport(sock, name)
         except OSError as error:
             sock.close()
-            transient = error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN) or isinstance(error, TimeoutError)
+            transient = error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
             if not transient or time.monotonic() >= deadline:
                 raise LinkError(
                     f"{name}: cannot connect: {error.strerror or error}",

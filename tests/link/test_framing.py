@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware_bridge.host.framing import MAX_BODY, FrameReceiver, crc32c, encode_frame
+from firmware_bridge.host.framing import FrameReceiver, LinkFrame, crc32c, encode_frame
+from firmware_bridge.host.messages import CRC_BYTES, MAX_BODY_BYTES
 
-BODIES = st.lists(st.binary(min_size=1, max_size=MAX_BODY - 4), max_size=8)
+BODIES = st.lists(st.binary(min_size=1, max_size=MAX_BODY_BYTES - CRC_BYTES), max_size=8)
 
 
 def test_crc_is_castagnoli_and_not_the_one_of_zlib() -> None:
@@ -58,4 +59,11 @@ def test_noise_without_a_delimiter_costs_no_memory() -> None:
     receiver = FrameReceiver()
     for _ in range(1000):
         receiver.feed(b"\xff" * 1000)
-    assert len(receiver._buffer) <= MAX_BODY + 4
+    assert len(receiver._buffer) <= MAX_BODY_BYTES + 4
+
+
+@given(st.integers(0, 255), st.integers(0, 65535), st.integers(0, 65535), st.binary(max_size=100))
+def test_the_header_survives_the_round_trip(kind: int, seq: int, session: int, payload: bytes) -> None:
+    frame = LinkFrame(kind, seq, session, payload)
+    assert LinkFrame.unpack(frame.pack()) == frame
+    assert LinkFrame.unpack(frame.pack()[:5]) is None

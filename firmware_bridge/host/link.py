@@ -1,0 +1,248 @@
+"""The host's end of the wire: connect, configure, arm, stream motion, notice everything that goes wrong.
+
+One loop owns a link; nothing here blocks except the acts of an operator (connect, configure, arm, disarm, clear), which
+wait for their answer. Between its cycles the loop calls :meth:`Link.service` instead of sleeping: answers of the MCU
+are then stamped when they arrive, and the clocks stay synchronised to tens of microseconds. It never arms by itself.
+"""
+
+from __future__ import annotations
+
+import math
+
+from firmware_bridge.errors import ChunkRefused, ClockError, LinkError
+from firmware_bridge.host.conversation import Conversation
+from firmware_bridge.host.link_session import ENERGISED, HEARTBEAT_NS, MILLISECOND, LinkSession
+from firmware_bridge.host.link_state import F64, LinkState
+from firmware_bridge.host.messages import (
+    MCUSTATE_TEXT,
+    SCHEMA_HASH,
+    AckCode,
+    Arm,
+    Degrade,
+    Disarm,
+    EstopClear,
+    Fault,
+    FaultAck,
+    Hold,
+    LimitsCommit,
+    McuState,
+)
+from firmware_bridge.host.motion import check_times, chunk_message, micro_knots
+from firmware_bridge.host.transport import Transport
+
+CONNECT_EXCHANGES = 16
+_HEARTBEAT_EARLY_NS = 2 * MILLISECOND
+"""A 100 Hz caller beats every second cycle, even when a cycle comes a little early."""
+
+
+class Link(LinkSession):
+    """See the module.
+
+    Args:
+        transport: the byte stream.
+        limits: the table that the MCU shall enforce.
+        clock: host clock, monotonic ns; simulated ns in lockstep.
+        max_clock_error_ns: motion is refused while the clocks are known less well than this. 1 ms; 5 ms for an MCU
+            that is emulated in real time on a PC.
+    """
+
+    def heartbeat(self, policy_counter: int, degrade_state: int) -> None:
+        """Call once per control cycle, from the loop that knows how the rest is doing; sends every 20 ms.
+
+        A worse or better degrade state goes out at once.
+
+        Args:
+            policy_counter: advances only when the planner really advanced.
+            degrade_state: 0 NOMINAL .. 4 SAFE_OFF.
+        """
+        now = self._clock()
+        degrade = int(Degrade(degrade_state))
+        self._policy_counter = policy_counter & 0xFFFFFFFF
+        if now < self._beat_due_ns - _HEARTBEAT_EARLY_NS and degrade == self._beat_degrade:
+            return
+        self._beat_degrade = degrade
+        self._beat_due_ns = now + HEARTBEAT_NS
+        self._send_heartbeat(now)
+
+    def send_chunk(self, t0_ns: int, dt_ns: int, q: F64, chunk_id: int) -> None:
+        """Send timed knots: knot k holds at ``t0_ns + k * dt_ns`` of the link's clock. Does not wait for the answer.
+
+        Args:
+            q: [H, D] axis units.
+            chunk_id: increasing, from 1.
+
+        Raises:
+            ChunkRefused: a number that is none, outside the limits, of another shape, or a time that the wire cannot
+                carry. Nothing was sent.
+            ClockError: the clocks are not known well enough.
+            LinkError: not armed, or the MCU was reset.
+            TransportClosed: the cable is out.
+        """
+        now = self._clock()
+        samples = micro_knots(q, self.limits)
+        check_times(t0_ns, dt_ns, len(samples), now)
+        if not self._chunk_id < chunk_id <= 0xFFFFFFFF:
+            raise ChunkRefused(f"chunk_id {chunk_id}", expected=f"more than {self._chunk_id}, the last one sent")
+        if self._reset_seen or not self._armed:
+            raise LinkError(
+                "the MCU was reset" if self._reset_seen else "the MCU is not armed by this host",
+                expected="an armed MCU", remedy="arming is the operator's act",
+            )
+        self._require_clock()
+        message = chunk_message(samples, self._sync.to_mcu_us(t0_ns), dt_ns, chunk_id)
+        self._chunk_id = chunk_id
+        self._chunks.append(self._talk.command(message))
+        self._talk.counters.chunks_sent += 1
+
+    def hold(self) -> None:
+        """Drop the plan, brake, stay armed. Sent again until it is answered; does not wait."""
+        self._talk.command(Hold())
+
+    def estop(self) -> None:
+        """Brake, drive off, latched. Sent every 10 ms until the MCU reports the latch; does not wait."""
+        self._estop_due_ns = self._clock()
+        self._pump()
+
+    # -- acts of an operator ----------------------------------------------------------------------------------------
+
+    def connect(self, timeout_s: float = 5.0) -> LinkState:
+        """Find the MCU, check that it speaks this protocol, synchronise the clocks, wait for its first state.
+
+        Raises:
+            LinkError: nobody answers, or the firmware was built from another definition.
+            TransportClosed: the cable is out.
+        """
+        self._talk.ask_hello()
+        self._await(lambda: not self._talk.hello_wanted, timeout_s, "HELLO")
+        hello = self._hello()
+        if hello.schema_hash != SCHEMA_HASH:
+            raise LinkError(
+                f"the firmware speaks protocol {hello.schema_hash:08x}", expected=f"{SCHEMA_HASH:08x}",
+                remedy="flash the firmware of this release",
+            )
+        self._adopt()
+        for _ in range(CONNECT_EXCHANGES):
+            before = self._sync.samples
+            self._ask_time(self._clock())
+            # A lost exchange costs 50 ms and is simply not counted.
+            self._wait(lambda before=before: self._sync.samples > before, 0.05)  # type: ignore[misc]
+        self._await(lambda: self._report is not None and self._sync.samples > 0, timeout_s, "STATE")
+        return self.state
+
+    def attach(self, transport: Transport) -> None:
+        """Go on over another byte stream (the cable was out). :meth:`connect` comes next; nothing is armed."""
+        self._talk.transport.close()
+        counters = self._talk.counters
+        self._talk = Conversation(transport, self._clock)
+        counters.framing = self._talk.counters.framing
+        self._talk.counters = counters
+
+    def configure(self) -> None:
+        """Upload the limit table, lock it by its CRC, read it back.
+
+        Raises:
+            LinkError: the drive is on, a latch is set, or the MCU refused or holds another table than was sent.
+        """
+        hello = self._refresh_hello()
+        state = McuState(hello.state)
+        if state not in (McuState.DISARMED, McuState.CONFIGURED):
+            text = MCUSTATE_TEXT[state]
+            raise LinkError(
+                f"limits cannot be written in state {text.name} ({text.cause})", expected="DISARMED",
+                remedy="disarm" if state in ENERGISED else "clear the emergency stop or the fault first",
+            )
+        if hello.locked:
+            self._do(Disarm())
+        self._configured = False
+        for axis in self.limits.axes:
+            self._do(axis)
+        # A repetition after a lost answer meets its own lock; whether it is ours is checked below.
+        self._do(LimitsCommit(self.limits.dof, self.limits.crc), again_ok=AckCode.LOCKED)
+        hello = self._refresh_hello()
+        if not hello.locked or hello.limits_crc != self.limits.crc:
+            raise LinkError(
+                f"the MCU locked limits with CRC {hello.limits_crc:08x}", expected=f"{self.limits.crc:08x}",
+                remedy="power-cycle the MCU and configure again",
+            )
+        for axis, name in zip(self.limits.axes, self.limits.names, strict=True):
+            held = self._read_limits(axis.axis)
+            if held.pack() != axis.pack():
+                raise LinkError(
+                    f"axis {name}: the MCU holds {held}", expected=f"{axis}",
+                    remedy="power-cycle the MCU and configure again",
+                )
+        self._configured = True
+        self._await(lambda: self._report is not None and self._report.axes == self.limits.dof, 0.5, "STATE")
+
+    def arm(self) -> None:
+        """The operator's act. The drive goes on and holds where the arm is.
+
+        Raises:
+            ClockError: the clocks are not known well enough.
+            LinkError: a reset was not acknowledged, limits are not configured, or the MCU refused.
+        """
+        if self._reset_seen:
+            raise LinkError(
+                "the MCU was reset under this link", expected="an operator who has looked why",
+                remedy="acknowledge_reset(), clear the fault, configure, arm",
+            )
+        if not self._configured:
+            raise LinkError("the limits are not configured", expected="configure() before arm()")
+        self._require_clock()
+        self._armed = True  # from here the heartbeat says so, or the MCU would take the arm away again at once
+        self._armed_since_us = 1 << 63
+        try:
+            self._send_heartbeat(self._clock())
+            ack = self._do(Arm(self.limits.crc, SCHEMA_HASH), again_ok=AckCode.BAD_STATE, beat=True)
+            if ack.code == AckCode.BAD_STATE and ack.arg != McuState.ARMED:
+                raise LinkError(f"Arm refused by the MCU in state {MCUSTATE_TEXT[ack.arg].name}")
+        except LinkError:
+            self._armed = False
+            raise
+        self._armed_since_us = ack.now_us
+        self._chunk_id = 0
+
+    def disarm(self) -> None:
+        """Brake, then drive off. Returns when the MCU has taken the command, before the arm has stopped.
+
+        Raises:
+            LinkError: no answer; the MCU then stops by itself as soon as the heartbeats end.
+        """
+        self._do(Disarm(), beat=True)
+        self._armed = False
+        self._configured = False
+
+    def clear_estop(self) -> None:
+        """Clear the latched emergency stop. Never arms."""
+        self._estop_due_ns = None
+        self._do(EstopClear(self._refresh_hello().clear_nonce), again_ok=AckCode.BAD_NONCE)
+        if self._refresh_hello().estop:
+            raise LinkError("the emergency stop is still latched", remedy="wait for standstill and clear again")
+
+    def clear_fault(self) -> Fault:
+        """Acknowledge the latched fault, and say which it was. Never arms."""
+        fault = Fault(self._refresh_hello().fault)
+        if fault is not Fault.NONE:
+            self._do(FaultAck(fault), again_ok=AckCode.BAD_VALUE)
+            if self._refresh_hello().fault:
+                raise LinkError(f"fault {fault.name} is still latched", remedy="remove its cause and clear again")
+        return fault
+
+    def acknowledge_reset(self) -> None:
+        """The operator has seen that the MCU was reset. Configuring and arming are still to be done."""
+        self._reset_seen = False
+
+    def close(self) -> None:
+        """Give the byte stream back. An armed MCU stops by itself 100 ms later."""
+        self._talk.open = False
+        self._talk.transport.close()
+
+    def _require_clock(self) -> None:
+        bound = self._sync.bound_ns(self._clock())
+        if not bound <= self.max_clock_error_ns:
+            known = "unknown" if math.isinf(bound) else f"{bound / 1e6:.2f} ms"
+            raise ClockError(
+                f"error bound of the MCU's clock: {known}", expected=f"at most {self.max_clock_error_ns / 1e6:g} ms",
+                remedy="call service() instead of sleeping between cycles; look for a slow or lossy cable",
+            )
+

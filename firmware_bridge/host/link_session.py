@@ -1,0 +1,302 @@
+"""What keeps a link alive and knows how it is: sessions, clocks, states, waiting. The acts are in ``link.py``."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from firmware_bridge.errors import LinkError, TransportClosed
+from firmware_bridge.host.clock_sync import WINDOW, ClockSync
+from firmware_bridge.host.conversation import ANSWER_NS, TRIES, Clock, Command, Conversation
+from firmware_bridge.host.limits import LimitTable
+from firmware_bridge.host.link_state import ChunkAnswer, LinkState
+from firmware_bridge.host.messages import (
+    HEARTBEAT_FLAG_ARMED,
+    HEARTBEAT_PERIOD_US,
+    STATE_FLAG_ESTOP_LATCHED,
+    Ack,
+    AckCode,
+    Chunk,
+    Degrade,
+    Estop,
+    Event,
+    EventAck,
+    Fault,
+    Heartbeat,
+    Hello,
+    HostMessage,
+    Limits,
+    LimitsGet,
+    McuMessage,
+    McuState,
+    State,
+    Stats,
+    StopCause,
+    TimeReq,
+    TimeResp,
+)
+from firmware_bridge.host.transport import Transport
+
+MILLISECOND = 1_000_000
+TIME_FAST_NS, TIME_SLOW_NS = 50 * MILLISECOND, 500 * MILLISECOND
+"""Clock exchanges: 20 Hz until the window is full, then 2 Hz."""
+ESTOP_RESEND_NS = 10 * MILLISECOND
+HEARTBEAT_NS = HEARTBEAT_PERIOD_US * 1000
+ENERGISED = (McuState.ARMED, McuState.RUN, McuState.STARVED, McuState.STOP)
+
+
+class LinkSession:
+    """The passive half of a link. One loop owns it; nothing here is thread safe."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        limits: LimitTable,
+        *,
+        clock: Clock = time.monotonic_ns,
+        max_clock_error_ns: int = MILLISECOND,
+    ) -> None:
+        self.limits = limits
+        self.max_clock_error_ns = max_clock_error_ns
+        self._clock = clock
+        self._talk = Conversation(transport, clock)
+        self._sync = ClockSync()
+        self._queue: deque[McuMessage] = deque(maxlen=4096)
+        self._report: State | None = None
+        self._report_at_ns = 0
+        self._stats: Stats | None = None
+        self._read_back: dict[int, Limits] = {}
+        self._last_chunk: ChunkAnswer | None = None
+        self._chunks: deque[Command] = deque()
+        self._chunk_id = 0
+        self._event_id = 0
+        self._armed = False
+        self._armed_since_us = 0
+        self._configured = False
+        self._reset_seen = False
+        self._adopted_session: int | None = None
+        self._estop_due_ns: int | None = None
+        self._time_due_ns = 0
+        self._time_asked: deque[int] = deque(maxlen=8)
+        self._beat_due_ns = 0
+        self._beat_degrade = int(Degrade.NOMINAL)
+        self._policy_counter = 0
+
+    def poll(self) -> list[McuMessage]:
+        """Send what is due and take what has come; never waits. A cable that is out shows in ``state.connected``.
+
+        Returns:
+            Messages since the last call, in order of arrival; a repeated EVENT appears once.
+        """
+        self._pump()
+        messages = list(self._queue)
+        self._queue.clear()
+        return messages
+
+    def service(self, until_ns: int) -> None:
+        """Serve the wire until ``until_ns`` of the link's clock; what comes is returned by the next :meth:`poll`."""
+        while (left := until_ns - self._clock()) > 0:
+            self._pump()
+            if not self._talk.open:
+                time.sleep(left * 1e-9)  # nothing to wait on: keep the caller's pace
+                return
+            self._talk.transport.wait(min(left, 10 * MILLISECOND) * 1e-9)
+        self._pump()
+
+    @property
+    def state(self) -> LinkState:
+        """Raises LinkError before :meth:`connect` has succeeded."""
+        if self._report is None:
+            raise LinkError("nothing is known of the MCU yet", expected="connect() before state")
+        now = self._clock()
+        return LinkState.build(
+            self._report,
+            self._hello(),
+            connected=self._talk.open,
+            at_ns=self._report_at_ns,
+            now_ns=now,
+            last_chunk=self._last_chunk,
+            armed=self._armed,
+            clock_offset_ns=self._sync.offset_ns(now) if self._sync.samples else 0,
+            clock_bound_ns=self._sync.bound_ns(now),
+            rtt_ns=self._sync.rtt_ns,
+            drift_ppm=self._sync.drift_ppm,
+            session=self._talk.session,
+            reset_seen=self._reset_seen,
+            counters=self._talk.counters,
+            stats=self._stats,
+        )
+
+    def _pump(self) -> None:
+        """One round: send what is due, take what has come. Never waits, never raises for a cable that is out."""
+        if not self._talk.open:
+            return
+        try:
+            now = self._clock()
+            if self._talk.hello is not None and not self._talk.hello_wanted:
+                self._send_due(now)
+            for message, arrived_ns in self._talk.poll():
+                self._take(message, arrived_ns)
+        except TransportClosed:
+            self._talk.forget()
+        self._settle_chunks()
+
+    def _send_due(self, now: int) -> None:
+        if self._estop_due_ns is not None and now >= self._estop_due_ns:
+            self._estop_due_ns = now + ESTOP_RESEND_NS
+            self._talk.send(Estop())
+        if now >= self._time_due_ns:
+            self._ask_time(now)
+
+    def _ask_time(self, now: int) -> None:
+        self._time_due_ns = now + (TIME_FAST_NS if self._sync.samples < WINDOW else TIME_SLOW_NS)
+        self._time_asked.append(now)
+        self._talk.send(TimeReq(now))
+
+    def _take(self, message: McuMessage, arrived_ns: int) -> None:
+        match message:
+            case Hello():
+                if self._report is not None:
+                    self._after_hello()
+            case TimeResp():
+                # Each request is answered once: a repeated answer would carry a wrong arrival time.
+                if message.t1_ns in self._time_asked:
+                    self._time_asked.remove(message.t1_ns)
+                    self._sync.add(message.t1_ns, message.t2_us, message.t3_us, arrived_ns)
+            case State():
+                self._take_state(message, arrived_ns)
+            case Stats():
+                self._stats = message
+            case Limits():
+                self._read_back[message.axis] = message
+            case Event():
+                self._talk.send(EventAck(message.event_id))
+                if message.event_id <= self._event_id:
+                    return
+                self._event_id = message.event_id
+            case Ack():
+                pass
+        self._queue.append(message)
+
+    def _take_state(self, report: State, arrived_ns: int) -> None:
+        try:
+            McuState(report.state), StopCause(report.stop_cause), Fault(report.fault), Degrade(report.degrade)
+        except ValueError:
+            self._talk.counters.malformed += 1
+            return
+        self._report = report
+        self._report_at_ns = (
+            min(arrived_ns, self._sync.to_host_ns(report.now_us, arrived_ns)) if self._sync.samples else arrived_ns
+        )
+        if self._armed and report.state not in ENERGISED and report.now_us > self._armed_since_us:
+            self._armed = False
+        if report.flags & STATE_FLAG_ESTOP_LATCHED:
+            self._estop_due_ns = None
+
+    def _after_hello(self) -> None:
+        """After a HELLO of another boot than the one that was adopted: the MCU was reset under this link."""
+        if self._talk.session != self._adopted_session:
+            self._reset_seen = True
+            self._talk.counters.resets += 1
+            self._adopt()
+
+    def _adopt(self) -> None:
+        """Begin a session: nothing of an earlier one is valid, neither its clock nor its limits nor its commands."""
+        self._adopted_session = self._talk.session
+        self._talk.forget()
+        self._sync.reset()
+        self._time_asked.clear()
+        self._time_due_ns = 0
+        self._event_id = 0
+        self._armed = False
+        self._configured = False
+
+    def _settle_chunks(self) -> None:
+        counters = self._talk.counters
+        while self._chunks and self._chunks[0].done:
+            command = self._chunks.popleft()
+            if command.answer is None:
+                counters.chunks_unanswered += 1
+                continue
+            assert isinstance(command.message, Chunk)
+            answer = ChunkAnswer.from_ack(
+                command.message.chunk_id, command.answer, command.answered_ns - command.sent_ns
+            )
+            self._last_chunk = answer
+            counters.chunks_accepted += answer.accepted
+            counters.chunks_trimmed += answer.code is AckCode.OK_TRIMMED
+            counters.chunks_refused += not answer.accepted
+
+    def _hello(self) -> Hello:
+        if self._talk.hello is None:
+            raise LinkError("the MCU has not introduced itself", expected="connect() first")
+        return self._talk.hello
+
+    def _refresh_hello(self) -> Hello:
+        self._hello()
+        self._talk.ask_hello()
+        self._await(lambda: not self._talk.hello_wanted, 0.5, "HELLO")
+        return self._hello()
+
+    def _read_limits(self, axis: int) -> Limits:
+        """One axis of the table in the MCU, asked for 3 x 50 ms."""
+        self._read_back.pop(axis, None)
+        for _ in range(TRIES):
+            self._talk.send(LimitsGet(axis))
+            if self._wait(lambda: axis in self._read_back, ANSWER_NS * 1e-9):
+                return self._read_back[axis]
+        raise LinkError(f"limits of axis {axis}: no answer in {TRIES} tries", remedy="check the cable")
+
+    def _do(self, message: HostMessage, *, again_ok: AckCode | None = None, beat: bool = False) -> Ack:
+        """Send a command and wait for its answer, 3 x 50 ms.
+
+        Args:
+            again_ok: the refusal by which a repetition recognises that the first try had been done.
+            beat: keep the heartbeat going meanwhile.
+        """
+        command = self._talk.command(message)
+
+        def done() -> bool:
+            if beat and self._clock() >= self._beat_due_ns:
+                self._beat_due_ns = self._clock() + HEARTBEAT_NS
+                self._send_heartbeat(self._clock())
+            return command.done or not self._talk.open
+
+        self._wait(done, 1.0)
+        answer = command.answer
+        if not self._talk.open:
+            raise TransportClosed("the cable is out", remedy="plug it in and connect again")
+        if answer is None or (answer.code >= AckCode.BAD_STATE and not (command.tries > 1 and answer.code == again_ok)):
+            raise command.refusal()
+        return answer
+
+    def _await(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+        if not self._wait(condition, timeout_s):
+            if not self._talk.open:
+                raise TransportClosed("the cable is out", remedy="plug it in and connect again")
+            raise LinkError(
+                f"no {what} within {timeout_s:g} s", expected="an answer of the MCU",
+                remedy="check the cable and that the firmware runs",
+            )
+
+    def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Pump until the condition holds. False: time is up, or the cable is out."""
+        deadline = self._clock() + round(timeout_s * 1e9)
+        while True:
+            self._pump()
+            if condition():
+                return True
+            left = deadline - self._clock()
+            if left <= 0 or not self._talk.open:
+                return False
+            self._talk.transport.wait(min(left, 5 * MILLISECOND) * 1e-9)
+
+    def _send_heartbeat(self, now: int) -> None:
+        if not self._talk.open or self._talk.hello is None:
+            return
+        flags = HEARTBEAT_FLAG_ARMED if self._armed else 0
+        try:
+            self._talk.send(Heartbeat(now, self._policy_counter, self._beat_degrade, flags))
+        except TransportClosed:
+            self._talk.forget()  # the cable is out: `state.connected` says so
