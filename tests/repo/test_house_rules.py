@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.repo.tracked import ROOT, tracked
+
+TRACKED = [ROOT / name for name in tracked()]
 RUNTIME = ("edge_wam", "firmware_bridge")
 TEXT = {".py", ".pyx", ".pyi", ".md", ".toml", ".c", ".h", ".cu", ".cpp", ".S", ".ld", ".txt", ".json", ".yml", ""}
 
 # Settings of other people's libraries that can be made in no other way; none chooses what this project does.
 ENVIRONMENT_ALLOWED: dict[str, str] = {}
-
-
-def _tracked() -> list[Path]:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
 def _sources(*folders: str) -> list[Path]:
@@ -72,7 +68,7 @@ def test_every_tracked_text_is_finished_and_of_no_particular_machine() -> None:
     unfinished = re.compile(r"\b(T[O]D[O]|F[I]XME|X[X]X)\b|/h[o]me/|/r[o][o]t/|/w[o]rk/")
     offenders = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}"
-        for path in _tracked()
+        for path in TRACKED
         if path.suffix in TEXT
         for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
         if unfinished.search(line)
@@ -81,11 +77,11 @@ def test_every_tracked_text_is_finished_and_of_no_particular_machine() -> None:
 
 
 def test_no_tracked_file_is_larger_than_the_demo_bundle_may_be() -> None:
-    large = {str(p.relative_to(ROOT)): p.stat().st_size for p in _tracked() if p.stat().st_size > 25_000_000}
+    large = {str(p.relative_to(ROOT)): p.stat().st_size for p in TRACKED if p.stat().st_size > 25_000_000}
     assert not large
 
 
-@pytest.mark.parametrize("document", sorted(p.relative_to(ROOT) for p in _tracked() if p.suffix == ".md"), ids=str)
+@pytest.mark.parametrize("document", sorted(p.relative_to(ROOT) for p in TRACKED if p.suffix == ".md"), ids=str)
 def test_local_links_lead_somewhere(document: Path) -> None:
     path = ROOT / document
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text())

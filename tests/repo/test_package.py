@@ -10,16 +10,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.repo.tracked import ROOT, tracked
 
-
-TRACKED = [
-    name
-    for name in subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split("\0")
-    if name and (ROOT / name).is_file()
-]
+TRACKED = tracked()
 
 
 @pytest.fixture(scope="module")
