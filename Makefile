@@ -30,6 +30,7 @@ check: setup-test ## lint, types, import rules, dead code, spelling, generated f
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/vulture
 	$(BIN)/codespell
+	$(BIN)/python -m firmware_bridge.protocol.generate --check
 
 setup: build/stamps/packages $(VENV)/stamps/sim build/stamps/kernels ## what the demo needs
 setup-test: build/stamps/packages $(VENV)/stamps/test build/stamps/kernels ## what the tests need
