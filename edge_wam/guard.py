@@ -29,17 +29,17 @@ class Shaped:
 
     Attributes:
         q: knots [n, D], axis units; ``q[0]`` is the committed start.
-        progress: how far along the asked path the last knot lies, in knots; ``n - 1`` when nothing was slowed.
+        progress: how far along the asked path each knot lies [n], in knots: never decreasing, ``progress[k] <= k``.
         clamped: largest distance by which a knot was moved back inside the position limits, as a part of the range.
     """
 
     q: F64
-    progress: float
+    progress: F64
     clamped: float
 
     @property
     def slowed(self) -> bool:
-        return self.progress < len(self.q) - 1 - _ROUNDING
+        return bool(self.progress[-1] < len(self.q) - 1 - _ROUNDING)
 
 
 class Guard:
@@ -95,7 +95,7 @@ class Guard:
             q = path if scale == 1.0 and reached[-1] == steps[-1] else _along(path, reached)
             excess = self._acceleration_excess(q, velocity, dt_s)
             if excess <= 1.0 + _ROUNDING:
-                return Shaped(q, float(reached[-1]), clamped)
+                return Shaped(q, reached, clamped)
             worst = max(worst, excess)
         raise Refused(
             Fault.CHUNK_TOO_ABRUPT,

@@ -106,6 +106,8 @@ class Monitor:
         self.state = DegradeState.SAFE_OFF
         self.sources = {s.name: Source(s) for s in services(embodiment, settings, plan_rate_hz)}
         self.surprise: float | None = None
+        self.latent_scale: F32 = np.ones(0, np.float32)
+        """Spread of each latent channel in training, from the bundle."""
         self.faults: list[tuple[int, Fault, str]] = []
         self._settings = settings
         self._cameras = [c.name for c in embodiment.cameras]
@@ -149,7 +151,7 @@ class Monitor:
         source = self.sources["mcu"]
         source.heard(at_ns)
         source.valid = valid
-        self._position = position
+        self._position = position.copy()
 
     def accepted(self, now_ns: int) -> None:
         """A chunk of the policy was spliced in."""
@@ -163,7 +165,7 @@ class Monitor:
         """Compare observed latents [tokens, channels] with what was imagined for this time.
 
         Returns:
-            The surprise of this frame (rms difference, in units of the observed latents' own rms), None when nothing
+            The surprise of this frame (rms difference, each channel in units of ``latent_scale``), None when nothing
             was imagined for a time within ``tolerance_ns``.
         """
         best: F32 | None = None
@@ -171,10 +173,9 @@ class Monitor:
         for for_ns, predicted in self._imagined:
             if abs(for_ns - captured_at_ns) <= distance:  # the newest of equals: the best informed
                 best, distance = predicted, abs(for_ns - captured_at_ns)
-        if best is None or best.shape != latents.shape:
+        if best is None or best.shape != latents.shape or len(self.latent_scale) != latents.shape[1]:
             return None
-        rms = float(np.sqrt(np.mean(np.square(latents, dtype=np.float64)))) or 1.0
-        value = kernels.surprise(best, latents, np.full(latents.shape[1], rms, np.float32))
+        value = kernels.surprise(best, latents, self.latent_scale)
         self.surprise = value if self.surprise is None else self.surprise + _SURPRISE_ALPHA * (value - self.surprise)
         limit = self._settings.surprise_limit
         self._surprised = self._surprised + 1 if limit is not None and self.surprise > limit else 0

@@ -93,9 +93,8 @@ def test_position_and_speed_never_jump_at_a_splice(cycles: list[tuple[int, int, 
 
 def test_an_obedient_answer_splices_without_any_difference_to_the_running_plan() -> None:
     ex = executor()
-    now, sequence = 10_000 * MS, 0
-    for _ in range(8):
-        sequence += 1
+    now = 10_000 * MS
+    for sequence in range(1, 9):
         observed = now - 23 * MS
         prefix = ex.prefix(observed, now)
         done = now + 30 * MS
@@ -127,7 +126,7 @@ def test_prefix_reaches_the_expected_splice_and_no_farther_than_the_plan() -> No
         ({"observed_at_ns": -300 * MS}, Fault.CHUNK_STALE),
         ({"observed_at_ns": 41 * MS}, Fault.CHUNK_STALE),
         ({"t0_ns": -800 * MS}, Fault.CHUNK_LATE),
-        ({"q": np.tile(HOME + [0.05, 0, 0, 0], (16, 1))}, Fault.CHUNK_JUMP),
+        ({"q": np.tile(HOME + np.array([0.05, 0, 0, 0]), (16, 1))}, Fault.CHUNK_JUMP),
     ],
 )
 def test_refuses_and_leaves_the_plan_alone(change: dict[str, object], fault: Fault) -> None:
