@@ -138,7 +138,8 @@ class Embodiment(_Strict):
 
 def _explain(error: ValidationError, source: str) -> ConfigError:
     """The first complaint of pydantic in our words: names the key and, for an unknown one, the nearest known key."""
-    first = error.errors()[0]
+    # A mistyped key is reported as missing under its right name, too: the unknown one says more.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])

@@ -261,7 +261,8 @@ def _known_keys() -> list[str]:
 
 
 def _explain(error: ValidationError, source: str) -> BundleError:
-    first = error.errors()[0]
+    # A mistyped key is reported as missing under its right name, too: the unknown one says more.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         hint = nearest(str(first["loc"][-1]), _known_keys())

@@ -107,8 +107,8 @@ def open_bundle(
                 f"{directory}: has no {name}", expected="a signed bundle",
                 remedy="sign it (edge-wam bundle sign)" if name == SIGNATURE else "name a bundle directory",
             )
-    manifest_bytes = _read(directory, MANIFEST, _MANIFEST_LIMIT)
-    signer = verify_signature(manifest_bytes, _read(directory, SIGNATURE, _SIGNATURE_LIMIT), trust)
+    manifest_bytes = _read_small(directory, MANIFEST, _MANIFEST_LIMIT)
+    signer = verify_signature(manifest_bytes, _read_small(directory, SIGNATURE, _SIGNATURE_LIMIT), trust)
     manifest = parse_manifest(manifest_bytes)
     files = _verified_files(directory, manifest, listed)
     bundle = assemble(directory, manifest_bytes, manifest, files, signer)
@@ -137,8 +137,10 @@ def assemble(
             raise BundleError(f"manifest.json: does not list {name}", remedy="export the bundle again")
     try:
         robot = parse_embodiment(files[EMBODIMENT].decode("utf-8"), f"{directory.name}/{EMBODIMENT}")
-    except (ConfigError, UnicodeDecodeError) as error:
-        raise BundleError(str(error), remedy="export the bundle again") from error
+    except ConfigError as error:
+        raise BundleError(error.what, expected=error.expected, remedy="export the bundle again") from error
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{EMBODIMENT}: not UTF-8", remedy="export the bundle again") from error
     if identity(robot) != manifest.robot:
         raise BundleError(
             f"{EMBODIMENT} is not the robot that manifest.json names ({manifest.robot.name!r})",
@@ -193,13 +195,17 @@ def _list_files(directory: Path) -> set[str]:
 
 
 def _read(directory: Path, name: str, limit: int) -> bytes:
-    """Read at most ``limit`` bytes without following a link that appeared after the listing."""
+    """Read at most ``limit`` + 1 bytes, without following a link that appeared after the listing."""
     try:
         handle = os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
-            data = file.read(limit + 1)
+            return file.read(limit + 1)
     except OSError as error:
         raise BundleError(f"{name}: {error.strerror}", remedy="get the bundle again") from error
+
+
+def _read_small(directory: Path, name: str, limit: int) -> bytes:
+    data = _read(directory, name, limit)
     if len(data) > limit:
         raise BundleError(f"{name} is larger than {limit} bytes", remedy="get the bundle again")
     return data
@@ -217,9 +223,10 @@ def _verified_files(directory: Path, manifest: Manifest, present: set[str]) -> d
     for name, entry in manifest.files.items():
         data = _read(directory, name, entry.size)
         if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.sha256:
+            found = "longer" if len(data) > entry.size else f"{len(data)} bytes, another SHA-256"
             raise BundleError(
-                f"{name} was changed: {len(data)} bytes, SHA-256 {hashlib.sha256(data).hexdigest()[:16]}...",
-                expected=f"{entry.size} bytes, SHA-256 {entry.sha256[:16]}...",
+                f"{name} was changed: {found}",
+                expected=f"{entry.size} bytes, SHA-256 {entry.sha256}",
                 remedy="get the bundle again; do not run this one",
             )
         files[name] = data

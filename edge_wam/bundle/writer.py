@@ -89,7 +89,11 @@ def write_bundle(
         raise BundleError(f"{directory} exists", remedy="choose another name, or say that it may be replaced")
     robot = parse_embodiment(parts.embodiment, f"{parts.name}/{EMBODIMENT}")
     contract = graph_contract(parts.model, robot)
-    files: dict[str, bytes] = {EMBODIMENT: parts.embodiment.encode(), CARD: _json(dict(parts.card))}
+    try:
+        card = _json(dict(parts.card))
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"card: {error}", expected="plain JSON values, every number finite") from error
+    files: dict[str, bytes] = {EMBODIMENT: parts.embodiment.encode(), CARD: card}
     graphs: dict[str, Graph] = {}
     for name, data in parts.graphs.items():
         path = f"graphs/{name}.onnx"

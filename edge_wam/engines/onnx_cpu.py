@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import platform
+import tempfile
+from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
+import onnx
 import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
 
 from edge_wam.engines.engine import Array, EngineInfo, TensorSpec, check_buffers
 from edge_wam.engines.onnx_graph import graph_io, parse_graph
 from edge_wam.engines.qdq_lint import activation_quantisers
-from edge_wam.engines.requantise import to_unsigned_activations
+from edge_wam.engines.requantise import require_lint, to_unsigned_activations
 from edge_wam.errors import EngineError
 
 # Turns MatMul + Add back into Gemm, for which there is no integer kernel: the dequantised weights then run in float32.
 DISABLED_OPTIMISERS = ("MatMulAddFusion",)
-_UNSIGNED_MACHINES = {"x86_64", "AMD64"}
+_X86 = {"x86_64", "AMD64"}
 
 
-def session_options(threads: int) -> ort.SessionOptions:
+def _session_options(threads: int) -> ort.SessionOptions:
     """Options of every session: ``threads`` workers that sleep instead of spinning, repeatable sums."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -32,6 +39,67 @@ def session_options(threads: int) -> ort.SessionOptions:
     return options
 
 
+def _open_session(name: str, model: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(DISABLED_OPTIMISERS)
+        )
+    except Exception as error:  # onnxruntime raises its own C++-bound types, one per status code
+        raise EngineError(
+            f"graph {name!r} is refused by ONNX Runtime {ort.__version__}: {error}", remedy="export the graph again"
+        ) from error
+
+
+@functools.cache
+def unsigned_products_are_exact() -> bool:
+    """Does this processor multiply unsigned by signed 8-bit numbers without losing any?
+
+    x86 before VNNI adds pairs of products in 16 bits: 2 * 255 * 127 = 64770 saturates at 32767, silently. There the
+    graph stays signed, which is slower and exact. Not asked on other processors: they have signed kernels.
+    """
+    if platform.machine() not in _X86:
+        return False
+    terms = 64
+    zero, one = np.zeros((), np.uint8), np.ones((), np.float32)
+    constants = {"w": np.full((terms, 16), 127, np.int8), "zero": zero, "one": one, "signed": np.zeros((), np.int8)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "one", "zero"], ["a"]),
+        helper.make_node("DequantizeLinear", ["w", "one", "signed"], ["b"]),
+        helper.make_node("MatMul", ["a", "b"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "probe",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [16, terms])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [16, 16])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = _open_session("probe", proto.SerializeToString(), _session_options(1))
+    (product,) = session.run(["y"], {"x": np.full((16, terms), 255, np.float32)})
+    return bool((product == 255 * 127 * terms).all())
+
+
+def executed_operators(name: str, model: bytes) -> Counter[str]:
+    """The operators that remain after ONNX Runtime's optimisation, counted: what really runs for ``model``.
+
+    ``MatMulIntegerToFloat`` is an integer product; a ``MatMul`` is a float one.
+
+    Raises:
+        EngineError: as :class:`OnnxCpuEngine`.
+    """
+    proto = parse_graph(name, model)
+    if activation_quantisers(proto) and unsigned_products_are_exact():
+        to_unsigned_activations(name, proto)
+    options = _session_options(1)
+    with tempfile.TemporaryDirectory(prefix="edge-wam-") as folder:
+        optimised = Path(folder, "optimised.onnx")
+        options.optimized_model_filepath = str(optimised)
+        _open_session(name, proto.SerializeToString(), options)
+        return Counter(node.op_type for node in onnx.load(optimised).graph.node)
+
+
 class OnnxCpuEngine:
     """One graph in one session. Reads and writes the caller's buffers without copies.
 
@@ -39,7 +107,7 @@ class OnnxCpuEngine:
         name: what error messages and reports call it.
         model: ONNX bytes, float32 or explicit symmetric INT8.
         threads: worker threads, 1 or more.
-        unsigned: feed activations as unsigned 8 bit (None: decided by the processor, True on x86).
+        unsigned: feed activations as unsigned 8 bit; None: where the processor multiplies those exactly, and fast.
 
     Raises:
         EngineError: not a self-contained static graph, bad quantisation, or refused by the runtime.
@@ -53,22 +121,15 @@ class OnnxCpuEngine:
         self._threads = threads
         self._inputs, self._outputs = graph_io(name, proto)
         self._quantised = len(activation_quantisers(proto))
-        self._unsigned = platform.machine() in _UNSIGNED_MACHINES if unsigned is None else unsigned
-        if self._quantised and self._unsigned:
-            to_unsigned_activations(name, proto)
-            model = proto.SerializeToString()
+        self._unsigned = False
+        if self._quantised:
+            require_lint(name, proto)
+            self._unsigned = unsigned_products_are_exact() if unsigned is None else unsigned
+            if self._unsigned:
+                to_unsigned_activations(name, proto)
+                model = proto.SerializeToString()
         del proto
-        try:
-            self._session = ort.InferenceSession(
-                model,
-                session_options(threads),
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=list(DISABLED_OPTIMISERS),
-            )
-        except Exception as error:  # onnxruntime raises its own C++-bound types, one per status code
-            raise EngineError(
-                f"graph {name!r} is refused by ONNX Runtime {ort.__version__}: {error}", remedy="export the graph again"
-            ) from error
+        self._session = _open_session(name, model, _session_options(threads))
         self._binding = self._session.io_binding()
 
     @property

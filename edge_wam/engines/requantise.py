@@ -18,7 +18,8 @@ from edge_wam.errors import EngineError
 _ZERO_128 = "edge_wam_zero_point_128"
 
 
-def _checked(name: str, proto: onnx.ModelProto) -> None:
+def require_lint(name: str, proto: onnx.ModelProto) -> None:
+    """Refuse a graph that breaks a rule of :mod:`edge_wam.engines.qdq_lint` (EngineError names the first)."""
     problems = lint(proto)
     if problems:
         raise EngineError(
@@ -34,7 +35,7 @@ def to_unsigned_activations(name: str, proto: onnx.ModelProto) -> int:
     Raises:
         EngineError: the graph breaks a rule of :mod:`edge_wam.engines.qdq_lint`; the rewrite could change numbers.
     """
-    _checked(name, proto)
+    require_lint(name, proto)
     quantisers = activation_quantisers(proto)
     if not quantisers:
         return 0
@@ -65,7 +66,7 @@ def to_float(name: str, proto: onnx.ModelProto) -> int:
     Raises:
         EngineError: as :func:`to_unsigned_activations`.
     """
-    _checked(name, proto)
+    require_lint(name, proto)
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     renamed: dict[str, str] = {}
     kept: list[onnx.NodeProto] = []
