@@ -26,7 +26,7 @@ def _refuse(name: str, length: int) -> LinkError:
     )
 
 
-SCHEMA_HASH = 0x687c95fb
+SCHEMA_HASH = 0x6a3e38ce
 
 MAX_AXES = 16
 """Axes that one MCU drives at most."""
@@ -310,12 +310,10 @@ class ChunkMode(IntEnum):
     """What happens to the running plan."""
 
     REPLACE_FROM_T0 = 0
-    APPEND = 1
 
 
 CHUNKMODE_TEXT: dict[int, Text] = {
     0: Text('REPLACE_FROM_T0', 'the running plan is kept before the chunk and replaced from it on', ''),
-    1: Text('APPEND', 'the chunk continues the running plan; it must begin after its last knot', ''),
 }
 
 

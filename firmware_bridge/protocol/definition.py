@@ -237,7 +237,6 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
         "What happens to the running plan.",
         (
             Value("REPLACE_FROM_T0", 0, "the running plan is kept before the chunk and replaced from it on"),
-            Value("APPEND", 1, "the chunk continues the running plan; it must begin after its last knot"),
         ),
     ),
 )

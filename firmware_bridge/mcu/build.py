@@ -1,0 +1,182 @@
+"""Builds the firmware: ``python -m firmware_bridge.mcu.build [TARGET ...]``.
+
+A target is rebuilt only when a source, a flag or the compiler changed; two builds at once do not disturb each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from firmware_bridge.errors import FirmwareError
+from firmware_bridge.host.messages import SCHEMA_HASH
+
+HERE = Path(__file__).resolve().parent
+DEFAULT_OUT = Path("build/firmware")
+
+# Warnings are errors: the core is meant to be read by a checker too.
+_COMMON = (
+    "-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wconversion", "-Wshadow", "-Wundef",
+    "-Wcast-align", "-Wstrict-prototypes", "-Wmissing-prototypes", "-fno-strict-aliasing",
+)  # fmt: skip
+_ARM = (
+    "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-ffreestanding", "-ffunction-sections",
+    "-fdata-sections", "-fno-common", "-nostdlib", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing to build. Sources and the linker script are relative to this folder; the core is always included."""
+
+    file: str
+    compiler: str
+    flags: tuple[str, ...]
+    sources: tuple[str, ...]
+    libraries: tuple[str, ...] = ()
+    linker_script: str = ""
+
+
+def _mps2(file: str, *defines: str) -> Target:
+    return Target(
+        file, "arm-none-eabi-gcc", (*_ARM, *defines),
+        ("ports/mps2_an386/startup.c", "ports/mps2_an386/board.c", "ports/mps2_an386/main.c"),
+        libraries=("-lgcc",), linker_script="ports/mps2_an386/link.ld",
+    )  # fmt: skip
+
+
+TARGETS: dict[str, Target] = {
+    # As shipped: first watchdog stage at 10 ms, reset at 20 ms.
+    "mps2-an386": _mps2("mps2-an386.elf", "-DPORT_WATCHDOG_MS=20"),
+    # For an emulator in real time on a shared PC, which stalls for tens of ms although nothing is wrong.
+    "mps2-an386-realtime": _mps2("mps2-an386-realtime.elf", "-DPORT_WATCHDOG_MS=500", "-DPORT_REALTIME"),
+    # For instruction-counted time: with WFI the emulator's virtual time would jump over deadlines.
+    "mps2-an386-nowfi": _mps2("mps2-an386-nowfi.elf", "-DPORT_WATCHDOG_MS=20", "-DPORT_NO_WFI"),
+    "host": Target("edgewam-mcu-host", "cc", ("-D_GNU_SOURCE", "-DPORT_WATCHDOG_MS=500"), ("ports/host/main.c",)),
+    "lib": Target("libedgewam_mcu.so", "cc", ("-shared", "-fPIC", "-fvisibility=default"), ("ports/host/lib.c",)),
+}
+
+_REMEDIES = {
+    "cc": "apt-get install --no-install-recommends gcc libc6-dev",
+    "arm-none-eabi-gcc": "apt-get install --no-install-recommends gcc-arm-none-eabi",
+}
+
+
+def _compiler(target: Target) -> str:
+    path = shutil.which(target.compiler)
+    if path is None:
+        raise FirmwareError(
+            f"{target.compiler} is not installed", expected=f"a compiler for {target.file}",
+            remedy=_REMEDIES[target.compiler],
+        )  # fmt: skip
+    return path
+
+
+def _inputs(target: Target) -> list[Path]:
+    """Everything that the result depends on, headers included."""
+    folders = {HERE / "core", *(HERE / Path(source).parent for source in target.sources)}
+    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".c", ".h", ".ld"))
+
+
+def build_id(target: str) -> int:
+    """First 4 bytes of the SHA-256 over the sources of a target; HELLO reports it."""
+    digest = hashlib.sha256()
+    for path in _inputs(_target(target)):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return int.from_bytes(digest.digest()[:4], "little")
+
+
+def _target(name: str) -> Target:
+    if name not in TARGETS:
+        raise FirmwareError(f"firmware target {name!r} is unknown", expected=" | ".join(TARGETS))
+    return TARGETS[name]
+
+
+def command(name: str, output: Path, *extra: str) -> list[str]:
+    """The compiler call that makes ``output`` from the sources of a target, with ``extra`` flags."""
+    target = _target(name)
+    sources = [str(path) for path in sorted((HERE / "core").glob("*.c"))] + [str(HERE / s) for s in target.sources]
+    script = ["-T", str(HERE / target.linker_script)] if target.linker_script else []
+    # The path of the checkout must not be in the binary: the same sources give the same bytes everywhere.
+    return [
+        _compiler(target), *_COMMON, f"-ffile-prefix-map={HERE}=mcu", *target.flags, *extra,
+        f"-DEW_BUILD_ID={build_id(name):#010x}u", f"-I{HERE / 'core'}", *sources, *script, "-o", str(output),
+        *target.libraries,
+    ]  # fmt: skip
+
+
+def build(target: str, out: Path = DEFAULT_OUT) -> Path:
+    """The built file, rebuilt if anything that it depends on changed.
+
+    Raises:
+        FirmwareError: unknown target, missing compiler, or an error of the compiler.
+    """
+    name = _target(target).file
+    path = out / name
+    call = command(target, path)
+    version = subprocess.run([call[0], "--version"], capture_output=True, text=True, check=True).stdout
+    stamp = hashlib.sha256("\0".join([version, *call]).encode()).hexdigest()
+    stamp_path = out / f".{name}.stamp"
+    if path.is_file() and stamp_path.is_file() and stamp_path.read_text() == stamp:
+        return path
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=f".{name}-") as folder:
+        fresh = Path(folder) / name
+        run = subprocess.run(command(target, fresh), capture_output=True, text=True, check=False)
+        if run.returncode != 0:
+            raise FirmwareError(
+                f"firmware target {target} does not compile:\n{run.stderr.strip()[-4000:]}",
+                remedy="report it with the compiler's version",
+            )
+        os.replace(fresh, path)
+    stamp_path.write_text(stamp)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareInfo:
+    """What is in a built file. Sizes in bytes."""
+
+    path: Path
+    text: int
+    data: int
+    bss: int
+    schema_hash: int
+    build_id: int
+
+
+def info(target: str, out: Path = DEFAULT_OUT) -> FirmwareInfo:
+    """Builds a target if needed and measures it.
+
+    Raises:
+        FirmwareError: as ``build``, or the ``size`` tool is missing.
+    """
+    path = build(target, out)
+    size = "arm-none-eabi-size" if _target(target).compiler.startswith("arm") else "size"
+    if shutil.which(size) is None:
+        raise FirmwareError(f"{size} is not installed", remedy="apt-get install binutils binutils-arm-none-eabi")
+    lines = subprocess.run([size, str(path)], capture_output=True, text=True, check=True).stdout.splitlines()
+    text, data, bss = (int(word) for word in lines[1].split()[:3])
+    return FirmwareInfo(path, text, data, bss, SCHEMA_HASH, build_id(target))
+
+
+def main(arguments: list[str]) -> int:
+    """Build the named targets (all if none) and print their sizes."""
+    try:
+        for name in arguments or list(TARGETS):
+            found = info(name)
+            print(f"{name}: {found.path} text {found.text} data {found.data} bss {found.bss}")
+    except FirmwareError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

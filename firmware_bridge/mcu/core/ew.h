@@ -1,0 +1,77 @@
+/* The MCU core: everything between two byte streams, with time passed in. No hardware access, no heap, no recursion.
+ *
+ * One context calls all of it; interrupts only fill the rings of the port. Positions are int32 micro-units. */
+#ifndef EW_H
+#define EW_H
+#include "ew_protocol.h"
+
+typedef struct ew ew_t;
+
+/* What the port knows about itself. */
+typedef struct {
+    uint32_t entropy;            /* anything that differs between boots */
+    uint32_t build_id;           /* of the sources */
+    uint32_t tick_gap_max_us;    /* EW_TICK_GAP_MAX_US, more in the real-time emulator build */
+    uint32_t encoder_timeout_us; /* EW_ENCODER_TIMEOUT_US, more in the real-time emulator build */
+    uint16_t watchdog_ms;        /* time from last feed to reset, 0: none */
+} ew_port_info_t;
+
+/* What the port measures; it writes, STATS reports. */
+typedef struct {
+    uint32_t rx_overrun;
+    uint32_t watchdog_margin_min_us;
+    uint32_t stack_free_min;
+} ew_port_stats_t;
+
+/* Lives in memory that a reset does not touch. The first part is the core's and guarded by a CRC; the mark is written by the
+ * port's last words (watchdog's first stage, hard fault) and consumed at the next boot. */
+typedef struct {
+    uint32_t magic;
+    uint32_t boots;
+    uint32_t estop;
+    uint32_t fault;
+    uint32_t clear_nonce;
+    uint32_t session;
+    uint32_t crc;
+    uint32_t mark_magic;
+    uint32_t mark_cause; /* ResetCause */
+    uint32_t mark_pc;
+    uint32_t mark_tick;
+    uint32_t mark_check;
+} ew_noinit_t;
+
+/* Writes the mark. Short and without calls into the core: it runs in an NMI. */
+void ew_noinit_mark(volatile ew_noinit_t *noinit, uint32_t cause, uint32_t pc, uint32_t tick);
+
+/* Boot. Reads and consumes the no-init record; a latched emergency stop or fault comes back, a watchdog reset becomes one. */
+void ew_init(ew_t *ew, const ew_port_info_t *port, ew_noinit_t *noinit, uint64_t now_us);
+
+/* Bytes of the host link. stamp_us: when the last of them arrived; now_us: when this is called. Give them up to a 00 at most,
+ * so that each frame has the stamp of its own delimiter. */
+void ew_rx(ew_t *ew, const uint8_t *bytes, size_t count, uint64_t stamp_us, uint64_t now_us);
+
+/* Runs the control ticks that are due (none, one, or several after a stall). Call it at least every millisecond. */
+void ew_tick(ew_t *ew, uint64_t now_us);
+
+/* Takes up to capacity bytes for the host link. */
+size_t ew_tx(ew_t *ew, uint8_t *bytes, size_t capacity);
+
+/* Drive side. As a stream: encoder frames in, the newest setpoint frame out (0 when there is no new one or no room for it). */
+void ew_drive_rx(ew_t *ew, const uint8_t *bytes, size_t count, uint64_t now_us);
+size_t ew_drive_tx(ew_t *ew, uint8_t *bytes, size_t capacity);
+/* Drive side, directly. */
+void ew_drive_encoder(ew_t *ew, const int32_t *position, uint8_t axes, uint64_t now_us);
+uint8_t ew_drive_setpoint(const ew_t *ew, int32_t *setpoint, uint8_t capacity);
+bool ew_drive_enabled(const ew_t *ew);
+
+/* True once for every call of ew_tick that ran a good tick: only then may the port feed the watchdog. */
+bool ew_feed_allowed(ew_t *ew);
+
+/* A fault that the port found (stack canary). */
+void ew_port_fault(ew_t *ew, uint16_t fault);
+
+ew_port_stats_t *ew_port_stats(ew_t *ew);
+uint8_t ew_state(const ew_t *ew);
+uint32_t ew_ticks(const ew_t *ew);
+
+#endif

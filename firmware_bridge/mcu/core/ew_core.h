@@ -1,0 +1,119 @@
+/* Inside of the core: the one structure and what its files call of each other. */
+#ifndef EW_CORE_H
+#define EW_CORE_H
+#include "ew.h"
+#include "ew_frame.h"
+#include "ew_states.h"
+#include "ew_timeline.h"
+
+#define EW_TX_BYTES 2048u  /* host-bound ring: longer would only be older */
+#define EW_EVENTS 16u      /* events that wait for their EVENT_ACK */
+#define EW_CATCH_UP 20u    /* ticks run at once after a stall; the rest is skipped and counted */
+#define EW_LATE_BINS 8u
+#define EW_DRIVE_FRAME_BYTES (((1 + 5 + (4 * EW_MAX_AXES)) + EW_CRC_BYTES) + 2)
+#define EW_NEVER_US INT64_MIN
+
+typedef struct {
+    ew_event_t event;
+    int64_t sent_us; /* EW_NEVER_US: not yet */
+} ew_pending_event_t;
+
+struct ew {
+    uint32_t canary_front;
+    ew_port_info_t port;
+    ew_port_stats_t port_stats;
+    ew_noinit_t *noinit;
+    uint16_t session;
+    uint8_t reset_cause;
+    uint32_t reset_pc;
+    uint32_t reset_tick;
+
+    /* state machine */
+    uint8_t state;
+    uint8_t stop_cause;
+    bool drive_on;
+    bool off_pending;       /* disarm at standstill */
+    int64_t starved_us;     /* when STARVED began */
+    int64_t brake_us;       /* when ESTOP or FAULT began */
+
+    /* host */
+    int64_t heartbeat_us;   /* EW_NEVER_US: none since boot */
+    int64_t policy_us;      /* when the policy counter last changed */
+    int64_t frozen_us;      /* since when the counter is held against the host */
+    uint32_t policy_counter;
+    uint8_t degrade;
+    bool host_armed;        /* armed bit of the last heartbeat */
+    bool host_was_armed;    /* it was set since ARM */
+    bool seq_known;
+    uint16_t rx_seq;
+    uint16_t tx_seq;
+
+    /* limits */
+    ew_limits_t limits[EW_MAX_AXES];
+    uint16_t limits_set;    /* bit per axis */
+    uint32_t limits_crc;
+    bool locked;
+    uint8_t axes;           /* committed */
+    ew_axis_limits_t bounds[EW_MAX_AXES];
+    uint32_t jump_max[EW_MAX_AXES];
+
+    /* motion */
+    ew_timeline_t timeline;
+    ew_plan_t plan;         /* the chunk being judged */
+    ew_axis_motion_t axis[EW_MAX_AXES];
+    uint32_t chunk_id;
+    uint16_t clipped;
+
+    /* encoder */
+    int32_t encoder[EW_MAX_AXES];
+    uint8_t encoder_axes;
+    int64_t encoder_us;     /* EW_NEVER_US: none since boot */
+    bool encoder_new;
+
+    /* time */
+    int64_t tick_us;        /* time of the last tick */
+    int64_t called_us;      /* when ew_tick last ran a tick */
+    bool called;
+    bool feed;
+    bool setpoint_new;
+
+    /* streams */
+    ew_receiver_t link_rx;
+    ew_receiver_t drive_rx;
+    uint8_t tx[EW_TX_BYTES];
+    uint32_t tx_head;
+    uint32_t tx_tail;
+    ew_pending_event_t events[EW_EVENTS];
+    uint8_t event_count;
+    uint32_t event_id;
+    uint32_t events_lost;
+
+    ew_stats_t stats;
+    uint32_t canary_back;
+};
+
+#define EW_CANARY 0x45574741u
+
+/* ew_core.c */
+bool ew_dispatch(ew_t *ew, uint8_t event, int64_t now_us);
+void ew_stop(ew_t *ew, uint8_t cause, bool off, int64_t now_us);
+void ew_fault(ew_t *ew, uint16_t fault, int32_t detail, int64_t now_us);
+void ew_estop(ew_t *ew, int64_t now_us);
+void ew_save_noinit(ew_t *ew);
+bool ew_standing_still(const ew_t *ew);
+bool ew_encoder_fresh(const ew_t *ew, int64_t now_us);
+uint8_t ew_shown_axes(const ew_t *ew);
+int32_t ew_setpoint_micro(const ew_t *ew, uint8_t axis);
+
+/* ew_commands.c */
+void ew_handle(ew_t *ew, const uint8_t *body, size_t count, int64_t stamp_us, int64_t now_us);
+
+/* ew_telemetry.c */
+void ew_send(ew_t *ew, uint8_t type, uint8_t *body, size_t payload);
+void ew_send_hello(ew_t *ew, uint32_t nonce, int64_t now_us);
+void ew_emit(ew_t *ew, uint8_t kind, int32_t arg0, int32_t arg1, int64_t now_us);
+void ew_forget_event(ew_t *ew, uint32_t event_id);
+void ew_resend_events(ew_t *ew);
+void ew_telemetry(ew_t *ew, int64_t now_us);
+
+#endif

@@ -1,0 +1,55 @@
+/* The plan: timed knots for all axes, a splice that keeps position and velocity, and smooth interpolation.
+ *
+ * Positions of knots are micro-units; slopes are sub (1/256 micro-unit) per 2^20 us, so that slope * time needs a shift and no
+ * division. Times are int64 us of the MCU clock. */
+#ifndef EW_TIMELINE_H
+#define EW_TIMELINE_H
+#include "ew_limiter.h"
+#include "ew_protocol.h"
+
+typedef struct {
+    int64_t at_us;
+    int64_t position[EW_MAX_AXES]; /* sub */
+    int64_t slope[EW_MAX_AXES];    /* sub per 2^20 us */
+    bool pinned;                   /* its slope is the commanded velocity at a splice, which may leave the hull of the knots */
+} ew_knot_t;
+
+typedef struct {
+    ew_knot_t knots[EW_MAX_KNOTS];
+    uint8_t first; /* the knots in use are knots[first .. first + count - 1]; the current segment starts at the first */
+    uint8_t count;
+    uint8_t axes;
+} ew_timeline_t;
+
+/* A decoded chunk: n knots at t0_us + k * dt_us, positions in micro-units, knot by knot. */
+typedef struct {
+    int64_t t0_us;
+    int64_t dt_us;
+    int64_t blend_us;
+    uint8_t n;
+    int32_t position[EW_MAX_KNOTS * EW_MAX_AXES];
+} ew_plan_t;
+
+/* Where the axes are commanded to be, at the last tick. */
+typedef struct {
+    int64_t at_us;
+    const ew_axis_motion_t *axis;
+} ew_anchor_t;
+
+void ew_timeline_clear(ew_timeline_t *timeline, uint8_t axes);
+
+/* Time of the last knot; only when count > 0. */
+int64_t ew_timeline_end_us(const ew_timeline_t *timeline);
+
+/* Forgets knots that no time from `now_us` on needs. */
+void ew_timeline_advance(ew_timeline_t *timeline, int64_t now_us);
+
+/* The plan at `now_us`: position in sub. False when it has run dry: then the positions are those of the last knot.
+ * Never call it on an empty timeline. */
+bool ew_timeline_sample(const ew_timeline_t *timeline, int64_t now_us, int64_t *position);
+
+/* Splices, or refuses and changes nothing. Returns an AckCode; *arg as the code says. jump_max in micro-units per axis. */
+uint8_t ew_timeline_splice(ew_timeline_t *timeline, const ew_plan_t *plan, const ew_anchor_t *anchor, int64_t now_us,
+                           const uint32_t *jump_max, int32_t *arg);
+
+#endif

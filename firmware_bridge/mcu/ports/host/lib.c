@@ -1,0 +1,99 @@
+#include "lib.h"
+
+#include "ew_core.h"
+
+#include <stdlib.h>
+
+#ifndef EW_BUILD_ID
+#error "build with firmware_bridge/mcu/build.py, which passes EW_BUILD_ID"
+#endif
+
+struct ewl {
+    ew_t core;
+    ew_noinit_t noinit;
+    uint32_t seed;
+};
+
+static void boot(ewl_t *mcu, uint64_t now_us)
+{
+    const ew_port_info_t port = {
+        .entropy = mcu->seed,
+        .build_id = EW_BUILD_ID,
+        .tick_gap_max_us = EW_TICK_GAP_MAX_US,
+        .encoder_timeout_us = EW_ENCODER_TIMEOUT_US,
+        .watchdog_ms = 0u,
+    };
+    ew_init(&mcu->core, &port, &mcu->noinit, now_us);
+}
+
+ewl_t *ewl_create(uint32_t seed, uint64_t now_us)
+{
+    ewl_t *mcu = calloc(1u, sizeof *mcu);
+    if (mcu != NULL) {
+        mcu->seed = seed;
+        boot(mcu, now_us);
+    }
+    return mcu;
+}
+
+void ewl_destroy(ewl_t *mcu)
+{
+    free(mcu);
+}
+
+void ewl_reset(ewl_t *mcu, uint8_t cause, uint32_t pc, uint64_t now_us)
+{
+    ew_noinit_mark(&mcu->noinit, cause, pc, ew_ticks(&mcu->core));
+    boot(mcu, now_us);
+}
+
+void ewl_rx(ewl_t *mcu, const uint8_t *bytes, size_t count, uint64_t now_us)
+{
+    ew_rx(&mcu->core, bytes, count, now_us, now_us);
+}
+
+size_t ewl_tx(ewl_t *mcu, uint8_t *bytes, size_t capacity)
+{
+    return ew_tx(&mcu->core, bytes, capacity);
+}
+
+void ewl_tick(ewl_t *mcu, uint64_t now_us)
+{
+    ew_tick(&mcu->core, now_us);
+}
+
+void ewl_encoder(ewl_t *mcu, const int32_t *position, uint8_t axes, uint64_t now_us)
+{
+    ew_drive_encoder(&mcu->core, position, axes, now_us);
+}
+
+uint8_t ewl_setpoint(const ewl_t *mcu, int32_t *setpoint, uint8_t capacity, uint8_t *enable)
+{
+    *enable = ew_drive_enabled(&mcu->core) ? 1u : 0u;
+    return ew_drive_setpoint(&mcu->core, setpoint, capacity);
+}
+
+void ewl_drive_rx(ewl_t *mcu, const uint8_t *bytes, size_t count, uint64_t now_us)
+{
+    ew_drive_rx(&mcu->core, bytes, count, now_us);
+}
+
+size_t ewl_drive_tx(ewl_t *mcu, uint8_t *bytes, size_t capacity)
+{
+    return ew_drive_tx(&mcu->core, bytes, capacity);
+}
+
+uint8_t ewl_state(const ewl_t *mcu)
+{
+    return ew_state(&mcu->core);
+}
+
+uint8_t ewl_feed_allowed(ewl_t *mcu)
+{
+    return ew_feed_allowed(&mcu->core) ? 1u : 0u;
+}
+
+uint32_t ewl_schema_hash(void)
+{
+    return EW_SCHEMA_HASH;
+}
