@@ -60,8 +60,12 @@ def unsigned_products_are_exact() -> bool:
     if platform.machine() not in _X86:
         return False
     terms = 64
-    zero, one = np.zeros((), np.uint8), np.ones((), np.float32)
-    constants = {"w": np.full((terms, 16), 127, np.int8), "zero": zero, "one": one, "signed": np.zeros((), np.int8)}
+    constants: dict[str, Array] = {
+        "w": np.full((terms, 16), 127, np.int8),
+        "zero": np.zeros((), np.uint8),
+        "one": np.ones((), np.float32),
+        "signed": np.zeros((), np.int8),
+    }
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "one", "zero"], ["a"]),

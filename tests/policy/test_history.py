@@ -84,6 +84,13 @@ def test_a_slot_holds_the_nearest_frame_less_than_half_a_slot_away_once(gaps: li
             assert off[int(value) - 1] == min(off)
 
 
+def test_a_frame_halfway_between_two_slots_serves_neither() -> None:
+    history = FrameHistory(MODEL, DT)
+    history.append(0, kv(1))
+    assert filled(history, STRIDE + STRIDE // 2)[1] == [0, 0, 0]
+    assert filled(history, STRIDE + STRIDE // 2 - 1)[1] == [0, 0, 1]
+
+
 def test_memory_is_bounded() -> None:
     history = FrameHistory(MODEL, DT)
     for k in range(10_000):
