@@ -85,7 +85,7 @@ class LimitTable:
                     f"{at}position_min {position_min[index]} is not below position_max {position_max[index]}",
                     expected="at least one micro-unit between them", remedy="correct the robot file",
                 )
-            velocity = _micro(at + "velocity_max", velocity_max[index], 1, VELOCITY_MAX_MAX, upper=True)
+            velocity = _micro(at + "velocity_max", velocity_max[index], ACCELERATION_MIN, VELOCITY_MAX_MAX, upper=True)
             axes.append(
                 LimitsSet(
                     axis=index,

@@ -156,8 +156,8 @@ class Link(LinkSession):
         self._configured = False
         for axis in self.limits.axes:
             self._do(axis)
-        # A repetition after a lost answer meets its own lock; whether it is ours is checked below.
-        self._do(LimitsCommit(self.limits.dof, self.limits.crc), again_ok=AckCode.LOCKED)
+        # A repetition after a lost answer finds the table locked; whether it is ours is checked below.
+        self._do(LimitsCommit(self.limits.dof, self.limits.crc), again_ok=AckCode.BAD_STATE)
         hello = self._refresh_hello()
         if not hello.locked or hello.limits_crc != self.limits.crc:
             raise LinkError(
@@ -196,6 +196,9 @@ class Link(LinkSession):
             ack = self._do(Arm(self.limits.crc, SCHEMA_HASH), again_ok=AckCode.BAD_STATE, beat=True)
             if ack.code == AckCode.BAD_STATE and ack.arg != McuState.ARMED:
                 raise LinkError(f"Arm refused by the MCU in state {MCUSTATE_TEXT[ack.arg].name}")
+            now = self.state
+            if now.mcu_state not in ENERGISED:
+                raise LinkError(f"armed, and at once {now.mcu_state.name}: {now.fault.name}, {now.stop_cause.name}")
         except LinkError:
             self._armed = False
             raise
@@ -215,7 +218,7 @@ class Link(LinkSession):
     def clear_estop(self) -> None:
         """Clear the latched emergency stop. Never arms."""
         self._estop_due_ns = None
-        self._do(EstopClear(self._refresh_hello().clear_nonce), again_ok=AckCode.BAD_NONCE)
+        self._do(EstopClear(self._refresh_hello().clear_nonce), again_ok=AckCode.BAD_STATE)
         if self._refresh_hello().estop:
             raise LinkError("the emergency stop is still latched", remedy="wait for standstill and clear again")
 
@@ -223,7 +226,7 @@ class Link(LinkSession):
         """Acknowledge the latched fault, and say which it was. Never arms."""
         fault = Fault(self._refresh_hello().fault)
         if fault is not Fault.NONE:
-            self._do(FaultAck(fault), again_ok=AckCode.BAD_VALUE)
+            self._do(FaultAck(fault), again_ok=AckCode.BAD_STATE)
             if self._refresh_hello().fault:
                 raise LinkError(f"fault {fault.name} is still latched", remedy="remove its cause and clear again")
         return fault

@@ -256,23 +256,19 @@ class LinkSession:
             beat: keep the heartbeat going meanwhile.
         """
         command = self._talk.command(message)
-
-        def done() -> bool:
-            if beat and self._clock() >= self._beat_due_ns:
-                self._beat_due_ns = self._clock() + HEARTBEAT_NS
-                self._send_heartbeat(self._clock())
-            return command.done or not self._talk.open
-
-        self._wait(done, 1.0)
+        self._wait(lambda: command.done, 1.0, beat=beat)
         answer = command.answer
         if not self._talk.open:
             raise TransportClosed("the cable is out", remedy="plug it in and connect again")
         if answer is None or (answer.code >= AckCode.BAD_STATE and not (command.tries > 1 and answer.code == again_ok)):
             raise command.refusal()
+        # What `state` says after an act is from after the act.
+        fresh = answer.now_us
+        self._await(lambda: self._report is not None and self._report.now_us > fresh, 0.5, "STATE", beat=beat)
         return answer
 
-    def _await(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-        if not self._wait(condition, timeout_s):
+    def _await(self, condition: Callable[[], bool], timeout_s: float, what: str, *, beat: bool = False) -> None:
+        if not self._wait(condition, timeout_s, beat=beat):
             if not self._talk.open:
                 raise TransportClosed("the cable is out", remedy="plug it in and connect again")
             raise LinkError(
@@ -280,11 +276,14 @@ class LinkSession:
                 remedy="check the cable and that the firmware runs",
             )
 
-    def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+    def _wait(self, condition: Callable[[], bool], timeout_s: float, *, beat: bool = False) -> bool:
         """Pump until the condition holds. False: time is up, or the cable is out."""
         deadline = self._clock() + round(timeout_s * 1e9)
         while True:
             self._pump()
+            if beat and self._clock() >= self._beat_due_ns:
+                self._beat_due_ns = self._clock() + HEARTBEAT_NS
+                self._send_heartbeat(self._clock())
             if condition():
                 return True
             left = deadline - self._clock()

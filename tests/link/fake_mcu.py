@@ -176,7 +176,7 @@ class FakeMcu:
                 self.limits[message.axis] = message
             case LimitsCommit():
                 if self.limits_crc:
-                    return AckCode.LOCKED
+                    return AckCode.BAD_STATE
                 self.limits_crc, self.state = message.crc, McuState.CONFIGURED
             case LimitsGet():
                 self.say(Limits.unpack(self.limits[message.axis].pack()))

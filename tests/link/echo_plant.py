@@ -1,0 +1,105 @@
+"""A drive that is always where it was told to be, and writes down every order: what the axis did, in MCU ticks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firmware_bridge.errors import TransportClosed
+from firmware_bridge.host.plant_port import DriveCommand, PlantPort
+from firmware_bridge.host.transport import Transport
+
+HOME = (0.0, 0.6, 0.2, 0.0)
+ENCODER_PERIOD_S = 0.005
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Orders to the drive. tick [N] (1 ms each), enabled [N], setpoint [N, D] in axis units."""
+
+    tick: NDArray[np.int64]
+    enabled: NDArray[np.bool_]
+    setpoint: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, commands: list[DriveCommand]) -> Trace:
+        """From the orders of one boot, dropping those before the number of axes was known."""
+        dof = len(commands[-1].setpoint)
+        rows = [command for command in commands if len(command.setpoint) == dof]
+        return cls(
+            np.array([row.tick for row in rows], np.int64),
+            np.array([row.enabled for row in rows]),
+            np.array([row.setpoint for row in rows]),
+        )
+
+    def after(self, tick: int) -> Trace:
+        keep = self.tick >= tick
+        return Trace(self.tick[keep], self.enabled[keep], self.setpoint[keep])
+
+    def while_enabled(self) -> Trace:
+        return Trace(self.tick[self.enabled], self.enabled[self.enabled], self.setpoint[self.enabled])
+
+    @property
+    def speed(self) -> NDArray[np.float64]:
+        """|velocity| of each axis between orders [N-1, D], axis units/s."""
+        return np.abs(np.diff(self.setpoint, axis=0)) / (np.diff(self.tick)[:, None] * 1e-3)
+
+
+class EchoPlant:
+    """Context manager; runs in a thread. ``silent`` and ``stuck`` break it on purpose."""
+
+    def __init__(self, transport: Transport, home: tuple[float, ...] = HOME) -> None:
+        self.silent = False
+        self.stuck = False
+        self.position = np.array(home)
+        self._port = PlantPort(transport)
+        self._commands: list[DriveCommand] = []
+        self._lock = threading.Lock()
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, name="plant")
+        self._thread.start()
+
+    def commands(self) -> list[DriveCommand]:
+        with self._lock:
+            return list(self._commands)
+
+    def trace(self) -> Trace:
+        """The orders since the last boot of the MCU."""
+        commands = self.commands()
+        first = max((i for i in range(1, len(commands)) if commands[i].tick < commands[i - 1].tick), default=0)
+        return Trace.of(commands[first:])
+
+    def close(self) -> None:
+        self._stop = True
+        self._thread.join()
+        self._port.close()
+
+    def __enter__(self) -> EchoPlant:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        try:
+            while not self._stop:
+                commands = self._port.poll()
+                if commands:
+                    with self._lock:
+                        self._commands += commands
+                    if commands[-1].enabled and not self.stuck and len(commands[-1].setpoint) == len(self.position):
+                        self.position = np.array(commands[-1].setpoint)
+                now = time.monotonic()
+                if now >= due:
+                    due = max(due + ENCODER_PERIOD_S, now)
+                    if not self.silent:
+                        self._port.send_encoder(self.position)
+                # No wait() for single orders: at 1 kHz each wake-up would cost more than the order.
+                time.sleep(max(0.0005, due - time.monotonic()))
+        except TransportClosed:
+            return  # the emulator was ended by its test
