@@ -58,7 +58,7 @@ TARGETS: dict[str, Target] = {
     "mps2-an386-realtime": _mps2("mps2-an386-realtime.elf", "-DPORT_WATCHDOG_MS=500", "-DPORT_REALTIME"),
     # For instruction-counted time: with WFI the emulator's virtual time would jump over deadlines.
     "mps2-an386-nowfi": _mps2("mps2-an386-nowfi.elf", "-DPORT_WATCHDOG_MS=20", "-DPORT_NO_WFI"),
-    "host": Target("edgewam-mcu-host", "cc", ("-D_GNU_SOURCE", "-DPORT_WATCHDOG_MS=500"), ("ports/host/main.c",)),
+    "host": Target("edgewam-mcu-host", "cc", ("-D_GNU_SOURCE", "-DPORT_WATCHDOG_MS=500"), ("ports/host/main.c", "ports/host/watchdog.c")),
     "lib": Target("libedgewam_mcu.so", "cc", ("-shared", "-fPIC", "-fvisibility=default"), ("ports/host/lib.c",)),
 }
 

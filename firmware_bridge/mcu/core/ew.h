@@ -64,6 +64,11 @@ void ew_drive_encoder(ew_t *ew, const int32_t *position, uint8_t axes, uint64_t 
 uint8_t ew_drive_setpoint(const ew_t *ew, int32_t *setpoint, uint8_t capacity);
 bool ew_drive_enabled(const ew_t *ew);
 
+/* The last words of a port to the drive: a delimiter, which ends whatever was under way, and a frame that drops the enable.
+ * Made at boot, so that an NMI only has to write bytes. out holds EW_DRIVE_OFF_BYTES. Returns the length. */
+#define EW_DRIVE_OFF_BYTES 16u
+size_t ew_drive_off(uint8_t *out);
+
 /* True once for every call of ew_tick that ran a good tick: only then may the port feed the watchdog. */
 bool ew_feed_allowed(ew_t *ew);
 

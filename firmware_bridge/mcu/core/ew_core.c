@@ -586,6 +586,13 @@ size_t ew_drive_tx(ew_t *ew, uint8_t *bytes, size_t capacity)
     return ew_frame_seal(body, 1u + ew_pack_setpoint(&setpoint, &body[1]), bytes);
 }
 
+size_t ew_drive_off(uint8_t *out)
+{
+    uint8_t body[6u + EW_CRC_BYTES] = {EW_MSG_SETPOINT};
+    out[0] = 0u;
+    return 1u + ew_frame_seal(body, 6u, &out[1]);
+}
+
 /* ---- small views ---- */
 
 bool ew_drive_enabled(const ew_t *ew)
