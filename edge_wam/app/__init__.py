@@ -1,0 +1,1 @@
+"""What the commands of `edge-wam` do, as functions: the command line only parses and prints."""
