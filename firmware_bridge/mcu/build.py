@@ -26,7 +26,7 @@ _COMMON = (
     "-Wcast-align", "-Wstrict-prototypes", "-Wmissing-prototypes", "-fno-strict-aliasing",
 )  # fmt: skip
 _ARM = (
-    "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-ffreestanding", "-ffunction-sections",
+    "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft", "-ffreestanding", "-ffunction-sections",
     "-fdata-sections", "-fno-common", "-nostdlib", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments",
 )  # fmt: skip
 
