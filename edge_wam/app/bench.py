@@ -121,7 +121,7 @@ def bench(
     threads: Sequence[int] = (1, 2),
     calls: int = 200,
     warm_up: int = 10,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> BenchReport:
     """Measure the step graph (INT8 and twin) and the whole policy, interleaved.
 

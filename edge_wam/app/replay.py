@@ -90,7 +90,7 @@ def replay(
     *,
     threads: int = 1,
     other_model: bool = False,
-    progress: Callable[[int], None] = lambda answers: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> ReplayReport:
     """Ask every recorded question again.
 

@@ -1,4 +1,8 @@
-"""``NAME.wam``: a model with its robot, its golden run, its card and a signature, verified before it is used."""
+"""``NAME.wam``: a model with its robot, its golden run, its card and a signature, verified before it is used.
+
+A bundle holds only what its signer signed. Engines compiled on the device are not part of it: a cache of them belongs
+outside the directory, where it can be rebuilt and need not be trusted.
+"""
 
 from edge_wam.bundle.manifest import Manifest, Model, graph_contract
 from edge_wam.bundle.reader import Bundle, open_bundle, wire_schema
