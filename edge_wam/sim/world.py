@@ -152,9 +152,13 @@ class World:
         for site in env._target_site_config:
             env._set_pos_site(*site)
         mujoco.mj_forward(env.model, env.data)
-        self._obs = np.clip(env._get_obs(), env.sawyer_observation_space.low, env.sawyer_observation_space.high)
+        self._obs = self._look()
         _, info = env.evaluate_state(self._obs, np.zeros(4, np.float32))
         self.succeeded = self.succeeded or bool(info["success"])
+
+    def _look(self) -> F64:
+        space = self._env.sawyer_observation_space
+        return np.asarray(np.clip(self._env._get_obs(), space.low, space.high), np.float64)
 
     def render(self, camera: str) -> U8:
         """uint8 RGB [128, 128, 3] of ``corner2`` (turned by 180 degrees, as LeRobot does) or ``topview``."""
@@ -187,6 +191,7 @@ class World:
         data.mocap_pos[:] = mocap_pos.reshape(data.mocap_pos.shape)
         data.mocap_quat[:] = mocap_quat.reshape(data.mocap_quat.shape)
         mujoco.mj_forward(self._env.model, data)
+        self._obs = self._look()
 
     def close(self) -> None:
         if self._renderer is not None:

@@ -1,0 +1,45 @@
+"""Training state on disk: written whole or not at all, loaded without unpickling code (``weights_only``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from edge_wam.errors import ConfigError
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
+def save_checkpoint(path: Path, parts: dict[str, Any], step: int) -> None:
+    """Write the state of every part and the step reached."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, partial)
+    partial.rename(path)
+
+
+def load_checkpoint(path: Path, parts: dict[str, Any]) -> int:
+    """Load every part; returns the step reached, 0 when there is no checkpoint.
+
+    Raises:
+        ConfigError: the checkpoint lacks a part or has other shapes.
+    """
+    if not path.exists():
+        return 0
+    saved = torch.load(path, weights_only=True, map_location="cpu")
+    for name, part in parts.items():
+        if name not in saved:
+            raise ConfigError(f"{path} lacks {name!r}", expected=", ".join(parts), remedy="delete it to start anew")
+        try:
+            part.load_state_dict(saved[name])
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"{path}: {name} does not fit: {error}", remedy="use the size it was trained with, or delete it"
+            ) from error
+    return int(saved["step"])
