@@ -40,7 +40,7 @@ class EmulatorOptions:
             (a 20 ms one bites although nothing is wrong whenever the PC stalls for 20 ms).
         icount: deterministic guest time, for builds that do not sleep (``mps2-an386-nowfi``); guest time then runs
             slower than the wall clock, so the host's clock must be derived from the MCU's.
-        core: processor core to pin to; the last one that this process may use if None.
+        core: processor core to pin QEMU to; the last one that this process may use if None.
         nice: priority handed to the emulator, 0..19.
         machine: QEMU's name of the board.
     """
@@ -118,6 +118,10 @@ class Emulator:
         """Connect to the drive stream (the plant's end)."""
         return open_unix(self.drive_path, timeout_s)
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal the emulator itself: SIGSTOP freezes it; the host port hangs on SIGUSR1 and resets on SIGHUP."""
+        os.kill(self.pid, number)
+
     def qmp_events(self) -> list[str]:
         """Names of QEMU's events so far, e.g. ``WATCHDOG`` and ``RESET`` at each bite. Empty for the host port."""
         if self._qmp is not None:
@@ -153,17 +157,16 @@ class Emulator:
 
     def _start(self) -> None:
         command = self._qemu_command() if self.kind == "qemu" else self._host_command()
-        core = self.options.core if self.options.core is not None else max(os.sched_getaffinity(0))
-        prefix = ["taskset", "--cpu-list", str(core)]
-        if self.options.nice:
-            prefix = ["nice", "-n", str(self.options.nice), *prefix]
-        for tool in ("setpriv", prefix[0]):
+        prefix = ["setpriv", "--pdeathsig", "KILL", "--", "nice", "-n", str(self.options.nice)]
+        if self.kind == "qemu":
+            core = self.options.core if self.options.core is not None else max(os.sched_getaffinity(0))
+            prefix += ["taskset", "--cpu-list", str(core)]
+        for tool in ("setpriv", "nice", "taskset"):
             if shutil.which(tool) is None:
                 raise FirmwareError(f"{tool} is not installed", remedy="apt-get install util-linux coreutils")
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *prefix, *command],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, close_fds=True,
+                [*prefix, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in the terminal must not kill it before the arm has stopped
             )
         self._await_sockets()

@@ -126,7 +126,7 @@ class Link(LinkSession):
             self._ask_time(self._clock())
             # A lost exchange costs 50 ms and is simply not counted.
             self._wait(lambda before=before: self._sync.samples > before, 0.05)  # type: ignore[misc]
-        self._await(lambda: self._report is not None and self._sync.samples > 0, timeout_s, "STATE")
+        self._await(lambda: self._report_us > 0 and self._sync.samples > 0, timeout_s, "STATE")
         return self.state
 
     def attach(self, transport: Transport) -> None:

@@ -41,6 +41,8 @@ from firmware_bridge.host.transport import Transport
 MILLISECOND = 1_000_000
 TIME_FAST_NS, TIME_SLOW_NS = 50 * MILLISECOND, 500 * MILLISECOND
 """Clock exchanges: 20 Hz until the window is full, then 2 Hz."""
+CLOCK_BACK_US = 100_000
+"""An MCU clock that is this far behind its own last report is that of another boot."""
 ESTOP_RESEND_NS = 10 * MILLISECOND
 HEARTBEAT_NS = HEARTBEAT_PERIOD_US * 1000
 ENERGISED = (McuState.ARMED, McuState.RUN, McuState.STARVED, McuState.STOP)
@@ -64,6 +66,7 @@ class LinkSession:
         self._sync = ClockSync()
         self._queue: deque[McuMessage] = deque(maxlen=4096)
         self._report: State | None = None
+        self._report_us = 0  # MCU clock of the newest report of this boot
         self._report_at_ns = 0
         self._stats: Stats | None = None
         self._read_back: dict[int, Limits] = {}
@@ -75,7 +78,7 @@ class LinkSession:
         self._armed_since_us = 0
         self._configured = False
         self._reset_seen = False
-        self._adopted_session: int | None = None
+        self._adopted_boot: tuple[int, int] | None = None
         self._estop_due_ns: int | None = None
         self._time_due_ns = 0
         self._time_asked: deque[int] = deque(maxlen=8)
@@ -157,8 +160,8 @@ class LinkSession:
     def _take(self, message: McuMessage, arrived_ns: int) -> None:
         match message:
             case Hello():
-                if self._report is not None:
-                    self._after_hello()
+                if self._adopted_boot is not None:
+                    self._after_hello(message)
             case TimeResp():
                 # Each request is answered once: a repeated answer would carry a wrong arrival time.
                 if message.t1_ns in self._time_asked:
@@ -185,7 +188,11 @@ class LinkSession:
         except ValueError:
             self._talk.counters.malformed += 1
             return
+        if report.now_us + CLOCK_BACK_US < self._report_us:
+            self._talk.ask_hello()  # an old frame, or another boot under the same session number: the answer tells
+            return
         self._report = report
+        self._report_us = report.now_us
         self._report_at_ns = (
             min(arrived_ns, self._sync.to_host_ns(report.now_us, arrived_ns)) if self._sync.samples else arrived_ns
         )
@@ -194,16 +201,18 @@ class LinkSession:
         if report.flags & STATE_FLAG_ESTOP_LATCHED:
             self._estop_due_ns = None
 
-    def _after_hello(self) -> None:
-        """After a HELLO of another boot than the one that was adopted: the MCU was reset under this link."""
-        if self._talk.session != self._adopted_session:
+    def _after_hello(self, hello: Hello) -> None:
+        """Is it still the boot that was adopted? A board without a source of entropy may repeat its session."""
+        went_back = hello.now_us + CLOCK_BACK_US < self._report_us
+        if went_back or (self._talk.session, hello.boots) != self._adopted_boot:
             self._reset_seen = True
             self._talk.counters.resets += 1
             self._adopt()
 
     def _adopt(self) -> None:
         """Begin a session: nothing of an earlier one is valid, neither its clock nor its limits nor its commands."""
-        self._adopted_session = self._talk.session
+        self._adopted_boot = (self._talk.session, self._hello().boots)
+        self._report_us = 0
         self._talk.forget()
         self._sync.reset()
         self._time_asked.clear()
@@ -264,7 +273,7 @@ class LinkSession:
             raise command.refusal()
         # What `state` says after an act is from after the act.
         fresh = answer.now_us
-        self._await(lambda: self._report is not None and self._report.now_us > fresh, 0.5, "STATE", beat=beat)
+        self._await(lambda: self._report_us > fresh, 0.5, "STATE", beat=beat)
         return answer
 
     def _await(self, condition: Callable[[], bool], timeout_s: float, what: str, *, beat: bool = False) -> None:

@@ -19,9 +19,12 @@ class GdbStub:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(10.0)
         self._socket.connect(str(path))
+        self._buffer = b""
 
     def __enter__(self) -> GdbStub:
         self._ask("?")
+        # QEMU lets single registers be written only by a client that has read their description.
+        self._ask("qXfer:features:read:target.xml:0,ffb")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,13 +52,21 @@ class GdbStub:
     def _ask(self, packet: str) -> str:
         body = packet.encode()
         self._socket.sendall(b"$" + body + b"#" + f"{sum(body) & 255:02x}".encode())
-        data = b""
         while True:
+            reply = self._packet()
+            # A halted guest says so unasked too, sometimes a second time.
+            if packet == "?" or not reply.startswith(("T05", "S05", "T02", "S02")):
+                return reply
+
+    def _packet(self) -> str:
+        while True:
+            start = self._buffer.find(b"$")
+            end = self._buffer.find(b"#", start + 1)
+            if start >= 0 and 0 <= end <= len(self._buffer) - 3:
+                packet = self._buffer[start + 1 : end].decode()
+                self._buffer = self._buffer[end + 3 :]
+                self._socket.sendall(b"+")
+                return packet
             part = self._socket.recv(4096)
             assert part, "the gdb stub closed the connection"
-            data += part
-            start = data.find(b"$")
-            end = data.find(b"#", start + 1)
-            if start >= 0 and 0 <= end <= len(data) - 3:
-                self._socket.sendall(b"+")
-                return data[start + 1 : end].decode()
+            self._buffer += part

@@ -5,7 +5,6 @@ It outlives the host: what the MCU says after the host was killed is still seen,
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 import threading
@@ -48,6 +47,7 @@ class Relay:
         self._host: socket.socket | None = None
         self._wake_read, self._wake_write = socket.socketpair()
         self._stop = False
+        self._drop = False
         self._thread = threading.Thread(target=self._run, name="relay")
         self._thread.start()
 
@@ -80,11 +80,8 @@ class Relay:
 
     def drop_host(self) -> None:
         """Pull the host's plug."""
-        host, self._host = self._host, None
-        if host is not None:
-            with contextlib.suppress(OSError):
-                host.shutdown(socket.SHUT_RDWR)
-            self._wake_write.send(b"x")
+        self._drop = True
+        self._wake_write.send(b"x")
 
     def close(self) -> None:
         self._stop = True
@@ -112,8 +109,11 @@ class Relay:
                     host.close()
                 self._host, _ = self._server.accept()
                 self._host.setblocking(False)
-            if self._mcu in ready and not self._from_mcu():
-                return
+            if self._drop or (self._mcu in ready and not self._from_mcu()):
+                self._drop = False
+                if self._host is not None:
+                    self._host.close()
+                    self._host = host = None
             if host is not None and host in ready and host is self._host:
                 self._from_host(host)
 
@@ -121,8 +121,9 @@ class Relay:
         try:
             data = self._mcu.recv(65536)
         except OSError:
-            return False
+            data = b""
         if not data:
+            self._stop = True  # there is no microcontroller any more
             return False
         for body in self._receiver.feed(data):
             frame = LinkFrame.unpack(body)

@@ -431,6 +431,21 @@ def test_a_reset_whose_hello_was_lost_is_still_seen_from_the_next_frame() -> Non
     assert link.state.reset_seen and link.state.session == mcu.session
 
 
+def test_a_reset_that_repeats_the_session_number_is_still_seen() -> None:
+    mcu, link = armed()
+    mcu.reboot(ResetCause.POWER_ON, pc=0)
+    mcu.session -= 1
+    mcu.boots -= 1
+    mcu.state = McuState.DISARMED
+    for step in range(10):
+        mcu.time_ns += 10_000_000
+        mcu.say(mcu.report())
+        link.poll()
+        link.heartbeat(step, 0)
+    assert link.state.reset_seen and not link.state.armed
+    assert link.state.clock_offset_ns == mcu.mcu_ahead_us * 1000
+
+
 def test_the_clock_of_the_dead_mcu_is_not_used_for_the_new_one() -> None:
     mcu, link = armed()
     mcu.reboot(ResetCause.WATCHDOG, 0)

@@ -75,9 +75,9 @@ class Rig:
         return np.array([setpoint[0] if len(setpoint) else np.nan for _, setpoint in self.trace])
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("lib", tmp_path_factory.getbasetemp() / "firmware")
+@pytest.fixture
+def library(firmware: Path) -> Path:
+    return build("lib", firmware)
 
 
 @pytest.fixture
