@@ -1,0 +1,551 @@
+"""The control process: 100 Hz, absolute deadlines, sole owner of the link to the microcontroller.
+
+Each tick: serve the wire, look at cameras and planner, splice what is new, descend the ladder where something is wrong,
+send the heartbeat. Nothing in the loop waits for another process or for the disk. The operator's acts (arm, disarm)
+wait for the microcontroller's answer; they happen while the arm does not move.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_wam.cameras.watch import CameraWatch
+from edge_wam.config import RunConfig
+from edge_wam.contracts import DegradeState
+from edge_wam.control_report import Tally
+from edge_wam.embodiment import Embodiment, load_embodiment
+from edge_wam.errors import EdgeWamError
+from edge_wam.executor import Executor, Splice
+from edge_wam.faults import FAULTS, Fault, Refused
+from edge_wam.guard import Guard
+from edge_wam.monitor import Monitor
+from edge_wam.planner_channel import PlannerChannel
+from edge_wam.planner_wire import PlanAnswer, PlanRequest
+from edge_wam.realtime import Pacer, collect_garbage, prefer_process, quiet_garbage_collector
+from edge_wam.recorder import Recorder
+from edge_wam.shm import FrameRing, Mailbox
+from edge_wam.status import Phase
+from firmware_bridge.errors import FirmwareError, TransportClosed
+from firmware_bridge.host.limits import LimitTable
+from firmware_bridge.host.link import Link
+from firmware_bridge.host.link_state import F64, LinkState
+from firmware_bridge.host.messages import Event, EventKind, McuState
+from firmware_bridge.host.messages import Fault as McuFault
+from firmware_bridge.host.transport import Transport, open_serial, open_unix
+
+MS = 1_000_000
+_SLICE_NS = 2_500_000  # between ticks the loop looks for an answer this often: its age grows by less than this
+_STALL_NS = 100 * MS  # the microcontroller has stopped the arm after this silence
+_STANDSTILL_NS = 1_500 * MS
+_STATUS_NS = 200 * MS
+_REHEARSAL_PATIENCE = 10.0
+_HISTORY = 64  # MCU states kept: 0.6 s, to pair a frame with the state of its own time
+_LIVE = (McuState.ARMED, McuState.RUN)
+_ENERGISED = (*_LIVE, McuState.STARVED, McuState.STOP)
+
+
+def limit_table(robot: Embodiment) -> LimitTable:
+    """The limits that the microcontroller enforces, from the robot file."""
+    return LimitTable.from_si(
+        [axis.name for axis in robot.axes],
+        position_min=robot.vector("position_min").tolist(),
+        position_max=robot.vector("position_max").tolist(),
+        velocity_max=robot.vector("velocity_max").tolist(),
+        acceleration_max=robot.vector("acceleration_max").tolist(),
+        following_error_max=robot.vector("following_error_max").tolist(),
+    )
+
+
+def open_transport(kind: str, address: str, baud: int) -> Transport:
+    """``serial``: a device. ``unix``: a socket path (emulators)."""
+    return open_serial(address, baud) if kind == "serial" else open_unix(address)
+
+
+class Control:
+    """One session of control. Made and run in its own process by :func:`main`."""
+
+    def __init__(self, arguments: dict[str, Any], stop: Callable[[], bool]) -> None:
+        self.config = RunConfig.model_validate(arguments["config"])
+        self.robot = load_embodiment(self.config.robot)
+        self.refusals = prefer_process(
+            nice=self.config.realtime.nice, fifo_priority=self.config.realtime.fifo_priority,
+            cpus=self.config.realtime.cpus, lock_memory=self.config.realtime.lock_memory,
+        )
+        plan = self.config.plan
+        self.link = Link(
+            open_transport(arguments["link_kind"], arguments["link_address"], self.config.link.baud),
+            limit_table(self.robot),
+            max_clock_error_ns=int(self.config.link.clock_bound_ms * MS),
+        )
+        self.monitor = Monitor(self.robot, self.config.monitor, plan.rate_hz)
+        self.guard = Guard(self.robot, self.config.guard)
+        self.executor = Executor(self.robot, plan, self.guard, "")
+        self.channel = PlannerChannel(
+            Mailbox(arguments["request_fd"]), Mailbox(arguments["answer_fd"]), arguments["bell_fd"],
+            int(plan.deadline_ms * MS),
+        )
+        rings = {c.name: FrameRing(arguments["rings"][c.name]) for c in self.robot.cameras}
+        self.recorder = Recorder(
+            Path(arguments["recording"]), tuple((n, r.height, r.width) for n, r in rings.items())
+        )
+        self.cameras = CameraWatch(rings, self.monitor, self.recorder)
+        self.commands = socket.socket(fileno=arguments["command_fd"])
+        self.commands.setblocking(False)
+        self.pacer = Pacer(self.robot.control_rate_hz)
+        self.tally = Tally(Mailbox(arguments["status_fd"]), arguments["recording"])
+        self.phase = Phase.STARTING
+        self.episode = 0
+        self.instruction = self.config.instruction
+        self.running_since_ns = 0
+        self._stop = stop
+        self._period_ns = int(1e9 / plan.rate_hz)
+        self._history: deque[tuple[int, F64, F64]] = deque(maxlen=_HISTORY)
+        self._state: LinkState
+        self._sequence = 0
+        self._reset_policy = True
+        self._next_plan_ns = 0
+        self._policy_counter = 0
+        self._closing = False
+        self._stop_since_ns = 0
+        self._held = False
+        self._pending: dict[int, Splice] = {}
+        self._last_answer = 0
+        self._unanswered = 0
+        self._dropped = 0
+        self._faults_said = 0
+        self._status_due_ns = 0
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until told to close, or the supervisor is gone."""
+        try:
+            self._state = self.link.connect()
+        except FirmwareError as error:
+            self._say({"event": "failed", "text": str(error)})
+            self._finish()
+            return
+        quiet_garbage_collector()
+        self.recorder.put("/session", time.monotonic_ns(), {
+            "config": self.config.model_dump(mode="json"), "robot": self.robot.model_dump(mode="json"),
+            "os_refusals": list(self.refusals), "mcu_boots": self._state.boots,
+        }, size=8192)
+        self.phase = Phase.READY
+        self.pacer.start(time.monotonic_ns())
+        while self.phase is not Phase.CLOSED:
+            self._serve_until_deadline()
+            now_ns = time.monotonic_ns()
+            self._account(now_ns, self.pacer.arrive(now_ns))
+            self._tick(now_ns)
+            self.tally.work.add(time.monotonic_ns() - now_ns)
+        self._finish()
+
+    def _serve_until_deadline(self) -> None:
+        while (now_ns := time.monotonic_ns()) < self.pacer.deadline_ns:
+            if self.channel.news:
+                self._planner(now_ns)
+            self.link.service(min(self.pacer.deadline_ns, now_ns + _SLICE_NS))
+
+    def _account(self, now_ns: int, late_ns: int) -> None:
+        if self.phase is not Phase.RUNNING:
+            return
+        self.tally.control.add(late_ns)
+        if late_ns > _STALL_NS:
+            self._fault(now_ns, Fault.CONTROL_STALLED, f"{late_ns / MS:.0f} ms late")
+        elif late_ns > 2 * self.pacer.period_ns:
+            self.tally.late_ticks += 1
+            if self.tally.late_ticks == 1:
+                self._fault(now_ns, Fault.CONTROL_LATE, f"{late_ns / MS:.0f} ms, counted from here on")
+
+    def _tick(self, now_ns: int) -> None:
+        for message in self.link.poll():
+            if isinstance(message, Event):
+                self._mcu_event(now_ns, message)
+        self._take_state(now_ns)
+        self.cameras.tick(now_ns, self.phase in (Phase.ARMING, Phase.RUNNING, Phase.STOPPING))
+        self._obey(now_ns)
+        self._planner(now_ns)
+        if self.phase is Phase.RUNNING:
+            self._chunk_answers(now_ns)
+            self._watch_mcu(now_ns)
+            if self.monitor.state == DegradeState.NOMINAL:
+                self._plan(now_ns)
+            self.monitor.step(now_ns, self.executor.end_ns, planning=True)
+            self._descend(now_ns)
+        elif self.phase is Phase.STOPPING:
+            self._stopping(now_ns)
+        self.link.heartbeat(self._policy_counter, int(self.monitor.state))
+        self._report(now_ns)
+
+    def _take_state(self, now_ns: int) -> None:
+        state = self._state = self.link.state
+        if not state.connected or (self._history and state.at_ns <= self._history[-1][0]):
+            return
+        self._history.append((state.at_ns, state.position, state.setpoint))
+        self.monitor.mcu(state.at_ns, state.position, state.encoder_fresh and not state.reset_seen)
+        if self.phase in (Phase.ARMING, Phase.RUNNING, Phase.STOPPING):
+            self.recorder.put("/mcu", now_ns, {
+                "at_ns": state.at_ns, "state": state.mcu_state.name, "stop_cause": state.stop_cause.name,
+                "fault": state.fault.name, "position": state.position, "setpoint": state.setpoint,
+                "velocity": state.velocity, "chunk_id": state.chunk_id, "remaining_ns": state.remaining_ns,
+                "degrade": int(self.monitor.state),
+            })
+
+    # -- planning ---------------------------------------------------------------------------------------------------
+
+    def _plan(self, now_ns: int) -> None:
+        if self.channel.in_flight is not None or not self.channel.usable or not self._history:
+            return
+        if now_ns + self.pacer.period_ns // 2 < self._next_plan_ns or not self.cameras.fresh():
+            return
+        self._next_plan_ns = max(self._next_plan_ns + self._period_ns, now_ns + self._period_ns // 2)
+        self._ask(now_ns, reset=self._reset_policy)
+        self._reset_policy = False
+        self._policy_counter += 1
+
+    def _ask(self, now_ns: int, *, reset: bool, rehearsal: bool = False) -> None:
+        frames, captured_ns = self.cameras.pick()
+        # The frames show the robot as it was when they were captured: so must the state that goes with them.
+        at_ns, position, setpoint = min(self._history, key=lambda entry: abs(entry[0] - captured_ns))
+        self._sequence += 1
+        prefix = self.executor.prefix(at_ns, now_ns)
+        request = PlanRequest(
+            self._sequence, self.channel.generation, reset, self.instruction, frames, at_ns, position, setpoint,
+            prefix[:0] if rehearsal else prefix,
+        )
+        self.channel.ask(request, now_ns, _REHEARSAL_PATIENCE if rehearsal else 1.0)
+        self.recorder.put("/request", now_ns, request.pack())
+
+    def _planner(self, now_ns: int) -> None:
+        got = self.channel.poll(now_ns)
+        if got is None:
+            return
+        if isinstance(got[0], Fault):
+            if self.phase is Phase.ARMING:
+                self._refuse_arming(now_ns, f"the policy failed its rehearsal: {got[0].name} {got[1]}")
+            else:
+                self._fault(now_ns, got[0], str(got[1]))
+            return
+        data, answer = got
+        assert isinstance(answer, PlanAnswer)
+        self.recorder.put("/answer", now_ns, data)
+        if self.phase is Phase.ARMING:
+            self._arm(now_ns)
+        elif self.phase is Phase.RUNNING and self.monitor.state == DegradeState.NOMINAL:
+            self._offer(now_ns, answer)
+
+    def _offer(self, now_ns: int, answer: PlanAnswer) -> None:
+        self.tally.latency.add(self.channel.answered_after_ns)
+        self.tally.step.add(answer.total_ns)
+        surprise = self.monitor.observe(now_ns, answer.latents, answer.captured_at_ns, self.executor.dt_ns // 2)
+        try:
+            splice = self.executor.offer(
+                answer.chunk, now_ns, asked_sequence=self._sequence, answered_after_ns=self.channel.answered_after_ns
+            )
+        except Refused as refused:
+            self.tally.refuse(refused.fault)
+            self._fault(now_ns, refused.fault, refused.what)
+            return
+        self.monitor.imagine(answer.imagination)
+        if self._send(now_ns, splice):
+            self.monitor.accepted(now_ns)
+            self._policy_counter += 1
+            self.tally.accept(now_ns, splice)
+        self.recorder.put("/splice", now_ns, {
+            "sequence": splice.sequence, "chunk_id": splice.chunk_id, "t0_ns": splice.t0_ns, "dt_ns": splice.dt_ns,
+            "q": splice.q, "observed_at_ns": splice.observed_at_ns, "slowed": splice.slowed, "surprise": surprise,
+            "prefix": answer.chunk.prefix, "latency_ns": self.channel.answered_after_ns, "step_ns": answer.total_ns,
+        }, size=2048)
+
+    def _send(self, now_ns: int, splice: Splice) -> bool:
+        try:
+            self.link.send_chunk(splice.t0_ns, splice.dt_ns, splice.q, splice.chunk_id)
+        except TransportClosed as error:
+            self._fault(now_ns, Fault.LINK_FAILED, error.what)
+            return False
+        except FirmwareError as error:
+            self.executor.refused_by_mcu(splice.chunk_id)
+            self.tally.mcu_refused += 1
+            self._fault(now_ns, Fault.CHUNK_REFUSED_BY_MCU, error.what)
+            return False
+        self._pending[splice.chunk_id] = splice
+        return True
+
+    def _chunk_answers(self, now_ns: int) -> None:
+        answer = self._state.last_chunk
+        if answer is not None and answer.chunk_id != self._last_answer:
+            self._last_answer = answer.chunk_id
+            splice = self._pending.pop(answer.chunk_id, None)
+            if answer.accepted and splice is not None:
+                dropped = answer.arg if answer.code.name == "OK_TRIMMED" else 0
+                self.tally.trimmed += dropped > 0
+                self.tally.age.add(splice.t0_ns + dropped * splice.dt_ns - splice.observed_at_ns)
+            elif not answer.accepted:
+                self.executor.refused_by_mcu(answer.chunk_id)
+                self.tally.mcu_refused += 1
+                self._fault(now_ns, Fault.CHUNK_REFUSED_BY_MCU, f"{answer.code.name} arg {answer.arg}")
+        unanswered = self._state.counters.chunks_unanswered
+        if unanswered > self._unanswered:
+            self._unanswered = unanswered
+            self._pending.clear()
+            splice = self.executor.repeat(now_ns)
+            if splice is not None and self._send(now_ns, splice):
+                self.tally.repeated += 1
+
+    # -- watching and stopping --------------------------------------------------------------------------------------
+
+    def _watch_mcu(self, now_ns: int) -> None:
+        state = self._state
+        if state.reset_seen:
+            cause = f"{state.reset_cause.name}, program counter {state.reset_pc:#010x}, boot {state.boots}"
+            self._once(now_ns, Fault.MCU_RESET, cause)
+        elif not state.connected:
+            self._once(now_ns, Fault.LINK_FAILED, "the byte stream ended")
+        elif self.monitor.state < DegradeState.HOLD:
+            if state.mcu_state is McuState.STARVED:
+                if self.monitor.state == DegradeState.NOMINAL:
+                    self._once(now_ns, Fault.PLAN_RAN_OUT, "on the microcontroller")
+            elif state.mcu_state not in _LIVE:
+                self._once(now_ns, Fault.MCU_STOPPED, f"{state.mcu_state.name}, {state.stop_cause.name}")
+        elif self.monitor.state == DegradeState.HOLD and state.mcu_state not in _ENERGISED:
+            self._once(now_ns, Fault.MCU_STOPPED, f"{state.mcu_state.name}, {state.stop_cause.name}")
+
+    def _descend(self, now_ns: int) -> None:
+        state = self.monitor.state
+        if state >= DegradeState.HOLD and not self._held:
+            self._held = True
+            self.executor.clear()
+            if state == DegradeState.HOLD and self._state.mcu_state in _ENERGISED and self._state.connected:
+                self.link.hold()
+        if state >= DegradeState.SOFT_STOP:
+            self._stop_since_ns = now_ns
+            self.phase = Phase.STOPPING
+
+    def _stopping(self, now_ns: int) -> None:
+        """SOFT_STOP is in the heartbeat: the microcontroller brakes. Disarm at standstill, or when that takes long."""
+        state = self._state
+        waited = now_ns - self._stop_since_ns
+        if state.connected and not state.reset_seen and state.mcu_state in _ENERGISED:
+            if waited < 30 * MS or (state.moving and waited < _STANDSTILL_NS):
+                return
+            try:
+                self.link.disarm()
+            except FirmwareError as error:
+                self._fault(now_ns, Fault.LINK_FAILED, f"disarm: {error.what}")
+                if waited < _STANDSTILL_NS:
+                    return  # it stops by itself when the heartbeats end; try again until then
+        self.monitor.safe_off(now_ns)
+        self.executor.clear()
+        self.phase = Phase.READY
+        self._say({
+            "event": "ended", "episode": self.episode, "reason": self._first_cause(),
+            "seconds": (self._stop_since_ns - self.running_since_ns) / 1e9,
+        })
+        collect_garbage()
+        self.pacer.start(time.monotonic_ns())
+
+    def _fault(self, now_ns: int, fault: Fault, text: str = "") -> None:
+        self.monitor.raise_fault(now_ns, fault, text)
+
+    def _first_cause(self) -> str:
+        """Name of the fault that first took this episode down the ladder."""
+        for at_ns, fault, _ in self.monitor.faults:
+            if at_ns >= self.running_since_ns and FAULTS[fault].descends_to > DegradeState.NOMINAL:
+                return fault.name
+        return ""
+
+    def _once(self, now_ns: int, fault: Fault, text: str) -> None:
+        if not any(known is fault for at_ns, known, _ in self.monitor.faults if at_ns >= self.running_since_ns):
+            self._fault(now_ns, fault, text)
+
+    def _mcu_event(self, now_ns: int, event: Event) -> None:
+        self.recorder.put("/event", now_ns, {
+            "from": "mcu", "kind": event.kind, "arg0": event.arg0, "arg1": event.arg1, "at_us": event.at_us,
+        })
+        if event.kind == EventKind.FAULT and event.arg0 in list(McuFault):
+            self.tally.mcu_fault(now_ns, event.arg0, McuFault(event.arg0).name, f"axis {event.arg1}")
+
+    # -- the operator -----------------------------------------------------------------------------------------------
+
+    def _obey(self, now_ns: int) -> None:
+        if self._stop() and not self._closing:
+            self._close(now_ns, Fault.OPERATOR_STOP, "signal")
+        while True:
+            try:
+                data = self.commands.recv(65536)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            if not data:
+                if not self._closing:
+                    self._close(now_ns, Fault.SUPERVISOR_GONE, "")
+                break
+            self._command(now_ns, json.loads(data))
+        if self._closing and self.phase in (Phase.READY, Phase.ARMING):
+            self.phase = Phase.CLOSED
+
+    def _command(self, now_ns: int, command: dict[str, Any]) -> None:
+        name = command["cmd"]
+        if name == "arm":
+            self._prepare(now_ns, command)
+        elif name == "stop" and self.phase is Phase.RUNNING:
+            self._fault(now_ns, Fault.OPERATOR_STOP)
+        elif name == "close":
+            self._close(now_ns, Fault.OPERATOR_STOP, "")
+        elif name == "estop":
+            self.link.estop()
+            self._fault(now_ns, Fault.OPERATOR_STOP, "emergency stop")
+        elif name == "policy":
+            self.channel.restart(command["generation"])
+        elif name == "died":
+            self._died(now_ns, command["name"], command["text"])
+        elif name == "acknowledge" and self.phase is Phase.READY:
+            self._acknowledge(now_ns)
+
+    def _close(self, now_ns: int, fault: Fault, text: str) -> None:
+        self._closing = True
+        if self.phase is Phase.RUNNING:
+            self._fault(now_ns, fault, text)
+
+    def _died(self, now_ns: int, name: str, text: str) -> None:
+        self.recorder.put("/event", now_ns, {"from": "supervisor", "died": name, "text": text})
+        running = self.phase is Phase.RUNNING
+        if name == "inference":
+            self.channel.close()
+            if self.phase is Phase.ARMING:
+                self._refuse_arming(now_ns, f"the inference process ended: {text}")
+            elif running:
+                self._once(now_ns, Fault.POLICY_DIED, text)
+        elif running:
+            self._fault(now_ns, Fault.PROCESS_DIED, f"{name}: {text}")
+
+    def _acknowledge(self, now_ns: int) -> None:
+        """The operator has looked: clear what the microcontroller latched. Nothing here arms."""
+        try:
+            self.link.acknowledge_reset()
+            if self._state.estop_latched:
+                self.link.clear_estop()
+            fault = self.link.clear_fault()
+        except FirmwareError as error:
+            self._say({"event": "acknowledged", "text": str(error), "done": False})
+            return
+        self.recorder.put("/event", now_ns, {"from": "operator", "acknowledged": fault.name})
+        self._say({"event": "acknowledged", "text": fault.name, "done": True})
+        self.pacer.start(time.monotonic_ns())
+
+    def _prepare(self, now_ns: int, command: dict[str, Any]) -> None:
+        """Check everything, then let the policy rehearse once while nothing moves: its answer is thrown away."""
+        if self.phase is not Phase.READY:
+            self._say({"event": "refused", "text": f"not possible while {self.phase}"})
+            return
+        self.instruction, self.episode = command["instruction"], command["episode"]
+        why = self.monitor.unwell(now_ns)
+        if not self.channel.usable:
+            why.append(self.channel.startup_error or "the policy is not ready, or was closed by a fault: restart it")
+        if self._state.reset_seen:
+            why.append("the microcontroller was reset; acknowledge it first")
+        if not self.cameras.fresh():
+            why.append("a camera has no new frame")
+        if why:
+            self._refuse_arming(now_ns, "; ".join(why))
+            return
+        assert self.channel.ready is not None
+        self.executor.model_hash = self.channel.ready.model_hash
+        self.monitor.latent_scale = self.channel.ready.latent_scale
+        self.phase = Phase.ARMING
+        self.running_since_ns = now_ns
+        self._ask(now_ns, reset=True, rehearsal=True)
+
+    def _arm(self, now_ns: int) -> None:
+        self.monitor.operator_reset(now_ns)
+        try:
+            self.link.configure()
+            self.link.heartbeat(self._policy_counter, int(self.monitor.state))
+            self.link.arm()
+            waited_until = time.monotonic_ns() + 300 * MS
+            while self.link.state.mcu_state is not McuState.ARMED and time.monotonic_ns() < waited_until:
+                self.link.service(time.monotonic_ns() + 5 * MS)
+                self.link.heartbeat(self._policy_counter, int(self.monitor.state))
+        except FirmwareError as error:
+            self._refuse_arming(now_ns, error.what + (f" ({error.remedy})" if error.remedy else ""))
+            return
+        now_ns = time.monotonic_ns()
+        self._state = self.link.state
+        self.executor.start(self._state.setpoint)
+        self.monitor.operator_reset(now_ns)
+        self._held = False
+        self._reset_policy = True
+        self._next_plan_ns = now_ns
+        self._pending.clear()
+        self._last_answer = self._state.last_chunk.chunk_id if self._state.last_chunk is not None else 0
+        self._unanswered = self._state.counters.chunks_unanswered
+        self.tally.late_ticks = 0
+        self.running_since_ns = now_ns
+        self.phase = Phase.RUNNING
+        self.recorder.put("/event", now_ns, {
+            "from": "operator", "armed": self.episode, "instruction": self.instruction,
+        })
+        self._say({"event": "armed", "episode": self.episode})
+        self.pacer.start(now_ns)
+
+    def _refuse_arming(self, now_ns: int, why: str) -> None:
+        self.monitor.raise_fault(now_ns, Fault.ARM_REFUSED, why)
+        self.phase = Phase.READY
+        self._say({"event": "refused", "text": why})
+
+    # -- telling ----------------------------------------------------------------------------------------------------
+
+    def _say(self, message: dict[str, Any]) -> None:
+        try:
+            self.commands.send(json.dumps(message).encode())
+        except OSError:
+            self.tally.unsaid += 1  # the supervisor is slow or gone: its end of the socket says so by itself
+
+    def _report(self, now_ns: int) -> None:
+        faults = self.monitor.faults
+        while self._faults_said < len(faults):
+            at_ns, fault, text = faults[self._faults_said]
+            self._faults_said += 1
+            self.tally.host_fault(at_ns, fault, text)
+            self.recorder.put("/event", now_ns, {
+                "from": "host", "fault": int(fault), "name": fault.name, "text": text, "at_ns": at_ns,
+                "degrade": int(self.monitor.state),
+            })
+        if self.recorder.error and self.recorder.error != self.tally.recorder_error:
+            self.tally.recorder_error = self.recorder.error
+            self._fault(now_ns, Fault.RECORDER_FAILED, self.recorder.error)
+        elif self.recorder.dropped > self._dropped:
+            if self._dropped == 0:
+                self._fault(now_ns, Fault.RECORDER_OVERFLOW, f"{self.recorder.dropped} and counting")
+            self._dropped = self.recorder.dropped
+        if now_ns >= self._status_due_ns:
+            self._status_due_ns = now_ns + _STATUS_NS
+            self.tally.publish(self, now_ns, self._state)
+
+    def _finish(self) -> None:
+        self.phase = Phase.CLOSED
+        self.recorder.close()
+        if self.recorder.error:
+            self.tally.recorder_error = self.recorder.error
+        if hasattr(self, "_state"):
+            self.tally.publish(self, time.monotonic_ns(), self._state)
+        self.link.close()
+
+
+def main(arguments: dict[str, Any], stop: Callable[[], bool]) -> None:
+    """Entry point; see :func:`edge_wam.supervisor.control_spec` for the arguments."""
+    try:
+        control = Control(arguments, stop)
+    except (FirmwareError, EdgeWamError) as error:
+        with socket.socket(fileno=arguments["command_fd"]) as supervisor:
+            supervisor.send(json.dumps({"event": "failed", "text": str(error)}).encode())
+        return
+    control.run()
+
