@@ -101,13 +101,11 @@ def open_bundle(
             schema or a needed runtime that is newer; another wire protocol; another robot; an unknown key.
     """
     listed = _list_files(directory)
-    for name in (MANIFEST, SIGNATURE):
-        if name not in listed:
-            raise BundleError(
-                f"{directory}: has no {name}", expected="a signed bundle",
-                remedy="sign it (edge-wam bundle sign)" if name == SIGNATURE else "name a bundle directory",
-            )
-    manifest_bytes = _read_small(directory, MANIFEST, _MANIFEST_LIMIT)
+    manifest_bytes = _manifest(directory, listed)
+    if SIGNATURE not in listed:
+        raise BundleError(
+            f"{directory}: has no {SIGNATURE}", expected="a signed bundle", remedy="sign it (edge-wam bundle sign)"
+        )
     signer = verify_signature(manifest_bytes, _read_small(directory, SIGNATURE, _SIGNATURE_LIMIT), trust)
     manifest = parse_manifest(manifest_bytes)
     files = _verified_files(directory, manifest, listed)
@@ -122,6 +120,28 @@ def open_bundle(
             remedy="use a bundle made for this robot",
         )
     return bundle
+
+
+def look_at(directory: Path) -> Bundle:
+    """Check everything but who signed it: to inspect or to sign, never to run (its ``signer`` is None).
+
+    Raises:
+        BundleError: as :func:`open_bundle`, signature, wire protocol and robot left out.
+    """
+    listed = _list_files(directory)
+    manifest_bytes = _manifest(directory, listed)
+    manifest = parse_manifest(manifest_bytes)
+    bundle = assemble(directory, manifest_bytes, manifest, _verified_files(directory, manifest, listed), None)
+    check_runtime(manifest)
+    return bundle
+
+
+def _manifest(directory: Path, listed: set[str]) -> bytes:
+    if MANIFEST not in listed:
+        raise BundleError(
+            f"{directory}: has no {MANIFEST}", expected="a signed bundle", remedy="name a bundle directory"
+        )
+    return _read_small(directory, MANIFEST, _MANIFEST_LIMIT)
 
 
 def assemble(
