@@ -210,7 +210,7 @@ class Control:
         self._policy_counter += 1
 
     def _ask(self, now_ns: int, *, reset: bool, rehearsal: bool = False) -> None:
-        frames, captured_ns = self.cameras.pick()
+        frames, captured_ns = self.cameras.pick(now_ns)
         # The frames show the robot as it was when they were captured: so must the state that goes with them.
         at_ns, position, setpoint = min(self._history, key=lambda entry: abs(entry[0] - captured_ns))
         self._sequence += 1
@@ -481,6 +481,8 @@ class Control:
         self.executor.start(self._state.setpoint)
         self.monitor.operator_reset(now_ns)
         self._held = False
+        self.cameras.tick(now_ns, record=False)
+        self.cameras.discard()
         self._reset_policy = True
         self._next_plan_ns = now_ns
         self._pending.clear()

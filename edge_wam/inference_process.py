@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -150,5 +151,7 @@ def _answer(policy: Answering, request: PlanRequest, rings: dict[str, FrameRing]
             observation, np.array(request.prefix), request.sequence
         )
         return pack_answer(request.generation, PlanAnswer(chunk, imagination, latents, captured_at_ns, *timing))
-    except EdgeWamError as error:
-        return pack_trouble(AnswerKind.ERROR, request.generation, request.sequence, str(error))
+    except Exception as error:  # whatever it is: the control process must hear of it now, not at its deadline
+        traceback.print_exc()
+        text = str(error) if isinstance(error, EdgeWamError) else repr(error)
+        return pack_trouble(AnswerKind.ERROR, request.generation, request.sequence, text)

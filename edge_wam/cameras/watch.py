@@ -16,6 +16,7 @@ class CameraWatch:
         self._recorder = recorder
         self._newest: dict[str, FrameInfo] = {}
         self._used: dict[str, int] = dict.fromkeys(rings, -1)
+        self._recorded: dict[str, int] = dict.fromkeys(rings, -1)
 
     def tick(self, now_ns: int, record: bool) -> None:
         """Take note of new frames."""
@@ -24,8 +25,8 @@ class CameraWatch:
             if info is None or not self._monitor.frame(now_ns, name, info):
                 continue
             self._newest[name] = info
-            if record and (frame := ring.read(info.index)) is not None:
-                self._recorder.frame(name, now_ns, frame)
+            if record:
+                self._record(now_ns, name)
 
     def fresh(self) -> bool:
         """Every camera has a frame that no request has used."""
@@ -33,7 +34,25 @@ class CameraWatch:
             info.index > self._used[name] for name, info in self._newest.items()
         )
 
-    def pick(self) -> tuple[dict[str, int], int]:
-        """(index by camera, oldest capture time in ns) of the newest frames; they count as used from here on."""
+    def pick(self, now_ns: int) -> tuple[dict[str, int], int]:
+        """(index by camera, oldest capture time in ns) of the newest frames.
+
+        They count as used from here on, and they are in the recording: a replay needs every frame of every request.
+        """
+        for name, info in self._newest.items():
+            if self._recorded[name] != info.index:
+                self._record(now_ns, name)
         self._used = {name: self._newest[name].index for name in self._rings}
         return dict(self._used), min(info.captured_at_ns for info in self._newest.values())
+
+    def discard(self) -> None:
+        """What is in the rings now is too old for the next request (arming took a while)."""
+        for name, info in self._newest.items():
+            self._used[name] = info.index
+
+    def _record(self, now_ns: int, name: str) -> None:
+        index = self._newest[name].index
+        frame = self._rings[name].read(index)
+        if frame is not None:
+            self._recorded[name] = index
+            self._recorder.frame(name, now_ns, frame)

