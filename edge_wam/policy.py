@@ -48,7 +48,8 @@ class Policy:
         backend: see :data:`edge_wam.engines.BACKENDS`.
 
     Raises:
-        EngineError: a graph cannot be loaded, or is not what the manifest says.
+        EngineError: a graph cannot be loaded.
+        BundleError: a graph is not what the manifest says.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int = 1, backend: str = "onnx-cpu") -> None:
@@ -78,6 +79,11 @@ class Policy:
             raise BundleError(
                 f"graph {name!r} has another interface than manifest.json states", expected=f"{inputs} -> {outputs}",
                 remedy="export the bundle again",
+            )
+        stated = self._bundle.manifest.graphs[name].precision
+        if (engine.describe().quantised_inputs > 0) != (stated == "int8"):
+            raise BundleError(
+                f"graph {name!r} is not {stated}, as manifest.json states", remedy="export the bundle again"
             )
         return engine
 

@@ -36,8 +36,8 @@ class EngineInfo:
     threads: int
     quantised_inputs: int
     """Activation tensors that the graph quantises to 8 bits (0: a float graph)."""
-    activation_type: str
-    """How 8-bit activations are fed to the kernels: ``int8``, ``uint8 (zero point 128)`` or ``none``."""
+    encoding: str
+    """Signedness of 8-bit activations and weights in the kernels (``u8s8``, ``u8u8``, ``s8s8``), or ``float32``."""
 
 
 class Engine(Protocol):

@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -17,15 +18,17 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_wam.engines.engine import Array, EngineInfo, TensorSpec, check_buffers
 from edge_wam.engines.onnx_graph import graph_io, parse_graph
 from edge_wam.engines.qdq_lint import activation_quantisers
-from edge_wam.engines.requantise import require_lint, to_unsigned_activations
+from edge_wam.engines.requantise import require_lint, to_unsigned
 from edge_wam.errors import EngineError
 
 # Turns MatMul + Add back into Gemm, for which there is no integer kernel: the dequantised weights then run in float32.
 DISABLED_OPTIMISERS = ("MatMulAddFusion",)
 _X86 = {"x86_64", "AMD64"}
+Encoding = Literal["s8s8", "u8s8", "u8u8"]
+"""Signedness of 8-bit activations and weights."""
 
 
-def _session_options(threads: int) -> ort.SessionOptions:
+def _session_options(threads: int, encoding: Encoding) -> ort.SessionOptions:
     """Options of every session: ``threads`` workers that sleep instead of spinning, repeatable sums."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -36,6 +39,9 @@ def _session_options(threads: int) -> ort.SessionOptions:
     # A spinning worker takes a core from the 100 Hz loop for as long as it waits for work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if encoding == "s8s8":
+        # Otherwise x86 leaves products that share an activation (query, key, value) in float, which rounds differently.
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
     return options
 
 
@@ -51,14 +57,18 @@ def _open_session(name: str, model: bytes, options: ort.SessionOptions) -> ort.I
 
 
 @functools.cache
-def unsigned_products_are_exact() -> bool:
-    """Does this processor multiply unsigned by signed 8-bit numbers without losing any?
+def best_encoding() -> Encoding:
+    """The fastest encoding whose integer products this processor computes without losing any.
 
-    x86 before VNNI adds pairs of products in 16 bits: 2 * 255 * 127 = 64770 saturates at 32767, silently. There the
-    graph stays signed, which is slower and exact. Not asked on other processors: they have signed kernels.
+    x86 before VNNI adds pairs of unsigned by signed products in 16 bits: 2 * 255 * 127 = 64770 saturates at 32767,
+    silently. It is tried out here rather than read from a list of processors. Others than x86 have signed kernels.
     """
     if platform.machine() not in _X86:
-        return False
+        return "s8s8"
+    return "u8s8" if _mixed_products_are_exact() else "u8u8"
+
+
+def _mixed_products_are_exact() -> bool:
     terms = 64
     constants: dict[str, Array] = {
         "w": np.full((terms, 16), 127, np.int8),
@@ -80,7 +90,7 @@ def unsigned_products_are_exact() -> bool:
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    session = _open_session("probe", proto.SerializeToString(), _session_options(1))
+    session = _open_session("probe", proto.SerializeToString(), _session_options(1, "u8s8"))
     (product,) = session.run(["y"], {"x": np.full((16, terms), 255, np.float32)})
     return bool((product == 255 * 127 * terms).all())
 
@@ -94,14 +104,20 @@ def executed_operators(name: str, model: bytes) -> Counter[str]:
         EngineError: as :class:`OnnxCpuEngine`.
     """
     proto = parse_graph(name, model)
-    if activation_quantisers(proto) and unsigned_products_are_exact():
-        to_unsigned_activations(name, proto)
-    options = _session_options(1)
+    encoding = best_encoding()
+    _encode(name, proto, encoding)
+    options = _session_options(1, encoding)
     with tempfile.TemporaryDirectory(prefix="edge-wam-") as folder:
         optimised = Path(folder, "optimised.onnx")
         options.optimized_model_filepath = str(optimised)
         _open_session(name, proto.SerializeToString(), options)
         return Counter(node.op_type for node in onnx.load(optimised).graph.node)
+
+
+def _encode(name: str, proto: onnx.ModelProto, encoding: Encoding) -> None:
+    require_lint(name, proto)
+    if encoding != "s8s8":
+        to_unsigned(name, proto, weights=encoding == "u8u8")
 
 
 class OnnxCpuEngine:
@@ -111,13 +127,14 @@ class OnnxCpuEngine:
         name: what error messages and reports call it.
         model: ONNX bytes, float32 or explicit symmetric INT8.
         threads: worker threads, 1 or more.
-        unsigned: feed activations as unsigned 8 bit; None: where the processor multiplies those exactly, and fast.
+        encoding: how 8-bit activations and weights are fed to the kernels; None: :func:`best_encoding`. All give the
+            same numbers where the processor does not saturate.
 
     Raises:
         EngineError: not a self-contained static graph, bad quantisation, or refused by the runtime.
     """
 
-    def __init__(self, name: str, model: bytes, *, threads: int = 1, unsigned: bool | None = None) -> None:
+    def __init__(self, name: str, model: bytes, *, threads: int = 1, encoding: Encoding | None = None) -> None:
         if threads < 1:
             raise EngineError(f"engine {name!r}: {threads} threads", expected="1 or more")
         proto = parse_graph(name, model)
@@ -125,15 +142,12 @@ class OnnxCpuEngine:
         self._threads = threads
         self._inputs, self._outputs = graph_io(name, proto)
         self._quantised = len(activation_quantisers(proto))
-        self._unsigned = False
+        self._encoding: Encoding = best_encoding() if encoding is None else encoding
         if self._quantised:
-            require_lint(name, proto)
-            self._unsigned = unsigned_products_are_exact() if unsigned is None else unsigned
-            if self._unsigned:
-                to_unsigned_activations(name, proto)
-                model = proto.SerializeToString()
+            _encode(name, proto, self._encoding)
+            model = proto.SerializeToString()
         del proto
-        self._session = _open_session(name, model, _session_options(threads))
+        self._session = _open_session(name, model, _session_options(threads, self._encoding))
         self._binding = self._session.io_binding()
 
     @property
@@ -173,7 +187,5 @@ class OnnxCpuEngine:
             self.run(inputs, outputs)
 
     def describe(self) -> EngineInfo:
-        activation = "none"
-        if self._quantised:
-            activation = "uint8 (zero point 128)" if self._unsigned else "int8"
-        return EngineInfo(self._name, "onnx-cpu", ort.__version__, self._threads, self._quantised, activation)
+        encoding = self._encoding if self._quantised else "float32"
+        return EngineInfo(self._name, "onnx-cpu", ort.__version__, self._threads, self._quantised, encoding)

@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 
 from edge_wam.bundle import Bundle
 from edge_wam.contracts import ActionChunk, Frame, Observation
-from edge_wam.errors import ContractError, EdgeWamError, PolicyError
+from edge_wam.errors import BundleError, ContractError, EdgeWamError, PolicyError
 from edge_wam.policy import Policy
 from tests.support.resign import resign
-from tests.support.tiny_bundle import MODEL, make_tiny_bundle, observation, open_tiny_bundle, tiny_robot
+from tests.support.tiny_bundle import (
+    MODEL,
+    make_tiny_bundle,
+    observation,
+    open_tiny_bundle,
+    tiny_parts,
+    tiny_robot,
+)
 
 ROBOT = tiny_robot()
 DT = 50_000_000
@@ -229,6 +236,12 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_not_run(bundle: Bundle) -
     swapped = {**bundle.files, "graphs/encode.onnx": bundle.graph("decode")}
     with pytest.raises(EdgeWamError, match="graph 'encode' has another interface"):
         Policy(dataclasses.replace(bundle, files=swapped))
+
+
+def test_a_graph_of_another_precision_than_stated_is_not_run(bundle: Bundle) -> None:
+    floating = {**bundle.files, "graphs/step.onnx": tiny_parts(int8=False).graphs["step"]}
+    with pytest.raises(BundleError, match="graph 'step' is not int8"):
+        Policy(dataclasses.replace(bundle, files=floating))
 
 
 def test_latents_can_be_looked_at(policy: Policy) -> None:
