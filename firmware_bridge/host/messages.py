@@ -151,7 +151,7 @@ STOPCAUSE_TEXT: dict[int, Text] = {
     7: Text('HOST_GONE', 'no heartbeat for 2 s', 'restart the control process, then arm'),
     8: Text('STARVED', 'no new chunk within 500 ms after the timeline ran dry', 'plan faster, send longer chunks, or hold on purpose with HOLD'),
     9: Text('ESTOP', 'emergency stop', "make the robot safe, then clear it by the operator's act"),
-    10: Text('FAULT', 'a fault: see the fault number', ''),
+    10: Text('FAULT', 'a fault', 'look the fault number up in the table of faults'),
     11: Text('HOLD', 'HOLD command', ''),
 }
 

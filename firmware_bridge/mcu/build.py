@@ -6,7 +6,6 @@ A target is rebuilt only when a source, a flag or the compiler changed; two buil
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -58,7 +57,10 @@ TARGETS: dict[str, Target] = {
     "mps2-an386-realtime": _mps2("mps2-an386-realtime.elf", "-DPORT_WATCHDOG_MS=500", "-DPORT_REALTIME"),
     # For instruction-counted time: with WFI the emulator's virtual time would jump over deadlines.
     "mps2-an386-nowfi": _mps2("mps2-an386-nowfi.elf", "-DPORT_WATCHDOG_MS=20", "-DPORT_NO_WFI"),
-    "host": Target("edgewam-mcu-host", "cc", ("-D_GNU_SOURCE", "-DPORT_WATCHDOG_MS=500"), ("ports/host/main.c", "ports/host/watchdog.c")),
+    "host": Target(
+        "edgewam-mcu-host", "cc", ("-D_GNU_SOURCE", "-DPORT_WATCHDOG_MS=500"),
+        ("ports/host/main.c", "ports/host/watchdog.c"),
+    ),  # fmt: skip
     "lib": Target("libedgewam_mcu.so", "cc", ("-shared", "-fPIC", "-fvisibility=default"), ("ports/host/lib.c",)),
 }
 
@@ -134,7 +136,7 @@ def build(target: str, out: Path = DEFAULT_OUT) -> Path:
                 f"firmware target {target} does not compile:\n{run.stderr.strip()[-4000:]}",
                 remedy="report it with the compiler's version",
             )
-        os.replace(fresh, path)
+        fresh.replace(path)
     stamp_path.write_text(stamp)
     return path
 

@@ -135,7 +135,7 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Value("STARVED", 8, "no new chunk within 500 ms after the timeline ran dry",
                   "plan faster, send longer chunks, or hold on purpose with HOLD"),
             Value("ESTOP", 9, "emergency stop", "make the robot safe, then clear it by the operator's act"),
-            Value("FAULT", 10, "a fault: see the fault number"),
+            Value("FAULT", 10, "a fault", "look the fault number up in the table of faults"),
             Value("HOLD", 11, "HOLD command"),
         ),
     ),

@@ -11,7 +11,7 @@ from firmware_bridge.host import messages as m
 from firmware_bridge.host.framing import FrameReceiver, crc32c, encode_frame
 from firmware_bridge.mcu.build import build
 
-# Table of a fast, hard axis and of a slow, soft one: (min, max, velocity, acceleration, following, jump, lsb) in micro-units.
+# (min, max, velocity, acceleration, following error, jump, lsb) in micro-units: an arm axis and a gripper.
 WIDE = (-500_000, 500_000, 800_000, 10_000_000, 250_000, 80_000, 20)
 GRIPPER = (-1_000_000, 1_000_000, 20_000_000, 400_000_000, 2_500_000, 2_000_000, 40)
 
@@ -44,7 +44,7 @@ _LIB: list[ctypes.CDLL] = []
 
 
 class Mcu:
-    """A core with a perfect drive: the encoder repeats the setpoint of the last tick every 5 ms, unless told otherwise."""
+    """A core with a perfect drive: every 5 ms the encoder repeats the last setpoint, unless told otherwise."""
 
     def __init__(self, axes: Sequence[tuple[int, ...]] = (WIDE,), *, seed: int = 1, now_us: int = 1_000_000) -> None:
         if not _LIB:

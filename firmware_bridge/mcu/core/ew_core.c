@@ -361,9 +361,16 @@ static bool follow_plan(ew_t *ew, int64_t now_us)
         return false;
     }
     (void)ew_timeline_sample(&ew->timeline, now_us - EW_TICK_US, before);
+    const int64_t left_us = ew_timeline_end_us(&ew->timeline) - now_us;
     for (uint8_t axis = 0u; axis < ew->axes; axis++) {
-        ew_limiter_follow(&ew->axis[axis], target[axis], target[axis] - before[axis], &ew->bounds[axis]);
-        const int64_t off = ew->axis[axis].position - target[axis];
+        ew_axis_motion_t *moved = &ew->axis[axis];
+        const int64_t step = target[axis] - before[axis];
+        if ((ew_brake_ticks(moved, &ew->bounds[axis]) * EW_TICK_US) >= left_us) {
+            ew_limiter_follow_to_rest(moved, target[axis], step, ew_timeline_last(&ew->timeline, axis), &ew->bounds[axis]);
+        } else {
+            ew_limiter_follow(moved, target[axis], step, &ew->bounds[axis]);
+        }
+        const int64_t off = moved->position - target[axis];
         if ((off > EW_SUB) || (off < -EW_SUB)) {
             ew->clipped |= (uint16_t)(1u << axis);
             ew->stats.clips++;

@@ -73,7 +73,8 @@ static void step(ew_axis_motion_t *axis, int64_t velocity, const ew_axis_limits_
     axis->position += allowed;
 }
 
-void ew_limiter_follow(ew_axis_motion_t *axis, int64_t target, int64_t target_step, const ew_axis_limits_t *limits)
+/* The velocity that follows best, within what one tick can change. */
+static int64_t following(const ew_axis_motion_t *axis, int64_t target, int64_t target_step, const ew_axis_limits_t *limits)
 {
     const int64_t a = limits->acceleration_max;
     /* What is left if the axis only moves along with the target; closed as fast as it can be stopped again. */
@@ -82,8 +83,33 @@ void ew_limiter_follow(ew_axis_motion_t *axis, int64_t target, int64_t target_st
     const int64_t closing = (way <= a) ? way : ew_speed_for_way(way, a);
     int64_t velocity = target_step + ((error < 0) ? -closing : closing);
     velocity = clamp(velocity, axis->velocity - a, axis->velocity + a);
-    velocity = clamp(velocity, -limits->velocity_max, limits->velocity_max);
+    return clamp(velocity, -limits->velocity_max, limits->velocity_max);
+}
+
+void ew_limiter_follow(ew_axis_motion_t *axis, int64_t target, int64_t target_step, const ew_axis_limits_t *limits)
+{
+    step(axis, following(axis, target, target_step, limits), limits);
+}
+
+void ew_limiter_follow_to_rest(ew_axis_motion_t *axis, int64_t target, int64_t target_step, int64_t rest,
+                               const ew_axis_limits_t *limits)
+{
+    const int64_t a = limits->acceleration_max;
+    const int64_t way = rest - axis->position;
+    int64_t velocity = following(axis, target, target_step, limits);
+    if ((velocity > 0) && (way >= 0)) {
+        velocity = clamp(stoppable(velocity, way, a), axis->velocity - a, axis->velocity + a);
+    } else if ((velocity < 0) && (way <= 0)) {
+        velocity = clamp(-stoppable(-velocity, -way, a), axis->velocity - a, axis->velocity + a);
+    } else {
+        /* it moves away from the end, or is at rest */
+    }
     step(axis, velocity, limits);
+}
+
+int64_t ew_brake_ticks(const ew_axis_motion_t *axis, const ew_axis_limits_t *limits)
+{
+    return (magnitude(axis->velocity) + limits->acceleration_max - 1) / limits->acceleration_max;
 }
 
 void ew_limiter_brake(ew_axis_motion_t *axis, const ew_axis_limits_t *limits)

@@ -31,6 +31,13 @@ int64_t ew_speed_for_way(int64_t way, int64_t acceleration);
  * that lags closes the gap without overshooting a target at rest. */
 void ew_limiter_follow(ew_axis_motion_t *axis, int64_t target, int64_t target_step, const ew_axis_limits_t *limits);
 
+/* The same near the end of a plan: it does not go faster towards `rest`, where the plan ends, than it can stop there. */
+void ew_limiter_follow_to_rest(ew_axis_motion_t *axis, int64_t target, int64_t target_step, int64_t rest,
+                               const ew_axis_limits_t *limits);
+
+/* Ticks that the axis needs to brake from its present speed. */
+int64_t ew_brake_ticks(const ew_axis_motion_t *axis, const ew_axis_limits_t *limits);
+
 /* One tick of braking as hard as allowed. */
 void ew_limiter_brake(ew_axis_motion_t *axis, const ew_axis_limits_t *limits);
 

@@ -67,7 +67,7 @@ enum {
     EW_STOP_CAUSE_HOST_GONE = 7, /* no heartbeat for 2 s */
     EW_STOP_CAUSE_STARVED = 8, /* no new chunk within 500 ms after the timeline ran dry */
     EW_STOP_CAUSE_ESTOP = 9, /* emergency stop */
-    EW_STOP_CAUSE_FAULT = 10, /* a fault: see the fault number */
+    EW_STOP_CAUSE_FAULT = 10, /* a fault */
     EW_STOP_CAUSE_HOLD = 11, /* HOLD command */
 };
 

@@ -18,6 +18,11 @@ int64_t ew_timeline_end_us(const ew_timeline_t *timeline)
     return timeline->knots[timeline->first + timeline->count - 1u].at_us;
 }
 
+int64_t ew_timeline_last(const ew_timeline_t *timeline, uint8_t axis)
+{
+    return timeline->knots[timeline->first + timeline->count - 1u].position[axis];
+}
+
 void ew_timeline_advance(ew_timeline_t *timeline, int64_t now_us)
 {
     while ((timeline->count > 1u) && (timeline->knots[timeline->first + 1u].at_us <= now_us)) {

@@ -41,6 +41,9 @@ void ew_timeline_clear(ew_timeline_t *timeline, uint8_t axes);
 /* Time of the last knot; only when count > 0. */
 int64_t ew_timeline_end_us(const ew_timeline_t *timeline);
 
+/* Where the plan ends, in sub; only when count > 0. */
+int64_t ew_timeline_last(const ew_timeline_t *timeline, uint8_t axis);
+
 /* Forgets knots that no time from `now_us` on needs. */
 void ew_timeline_advance(ew_timeline_t *timeline, int64_t now_us);
 
