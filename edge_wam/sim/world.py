@@ -9,6 +9,9 @@ Rendering is the fast style: no shadows, reflections or multisampling; training 
 
 from __future__ import annotations
 
+import atexit
+import os
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,15 +68,43 @@ def task_named(name: str) -> Task:
     return TASKS[name]
 
 
+def _environments() -> dict[str, Any]:
+    """Meta-World's environments, MuJoCo told beforehand how to draw.
+
+    MuJoCo reads ``MUJOCO_GL`` when it is imported, Mesa reads ``LP_NUM_THREADS`` when a context is made, and neither
+    can be told in another way. EGL draws off screen, with or without a display, so that every machine takes the same
+    path; one thread, because two pictures of 128x128 do not pay for more and the control loop needs the other core.
+    Whoever has set them already is obeyed.
+
+    Raises:
+        ConfigError: the simulator is not installed, or there is no EGL.
+    """
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    os.environ.setdefault("LP_NUM_THREADS", "1")
+    try:
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # heavy: MuJoCo and its models
+    except (ImportError, AttributeError) as error:  # PyOpenGL without libEGL fails with an AttributeError
+        raise ConfigError(
+            f"the simulator cannot be loaded: {error}",
+            expected="the packages of the extra 'sim' and libEGL (packages.txt)",
+            remedy="run: make setup",
+        ) from error
+    environments: dict[str, Any] = ALL_V3_ENVIRONMENTS
+    return environments
+
+
+def _close_if_alive(renderer: weakref.ref[Any]) -> None:
+    if (alive := renderer()) is not None:
+        alive.close()
+
+
 class World:
     """One task, one seed, one episode. Deterministic: the same seed and setpoints give the same states."""
 
     def __init__(self, task: str, seed: int) -> None:
-        from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # heavy: MuJoCo and its models
-
         self.task = task_named(task)
         self.seed = seed
-        env: Any = ALL_V3_ENVIRONMENTS[self.task.environment]()
+        env: Any = _environments()[self.task.environment]()
         env._freeze_rand_vec = False
         env._set_task_called = True
         env.seeded_rand_vec = True
@@ -168,6 +199,8 @@ class World:
             renderer = mujoco.Renderer(self._env.model, IMAGE_SIZE, IMAGE_SIZE)
             for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
                 renderer.scene.flags[flag] = 0
+            # Registered after MuJoCo's own eglTerminate, so run before it: a context freed later is an error at exit.
+            atexit.register(_close_if_alive, weakref.ref(renderer))
             self._renderer = renderer
         self._renderer.update_scene(self._env.data, camera=camera)
         image: U8 = self._renderer.render()
