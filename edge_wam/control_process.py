@@ -282,6 +282,7 @@ class Control:
         if answer is not None and answer.chunk_id != self._last_answer:
             self._last_answer = answer.chunk_id
             splice = self._pending.pop(answer.chunk_id, None)
+            self.tally.wire.add(answer.round_trip_ns)
             if answer.accepted and splice is not None:
                 dropped = answer.arg if answer.code.name == "OK_TRIMMED" else 0
                 self.tally.trimmed += dropped > 0

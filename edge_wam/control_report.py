@@ -25,7 +25,7 @@ class Tally:
     def __init__(self, mailbox: Mailbox, recording: str) -> None:
         self.recording = recording
         self.latency, self.age, self.step = Histogram(), Histogram(), Histogram()
-        self.control, self.work = Histogram(), Histogram()
+        self.control, self.work, self.wire = Histogram(), Histogram(), Histogram()
         self.refused: Counter[str] = Counter()
         self.faults: deque[FaultReport] = deque(maxlen=_FAULTS_KEPT)
         self.chunks = self.slowed = self.mcu_refused = self.repeated = self.trimmed = 0
@@ -76,6 +76,7 @@ class Tally:
             latency=self.latency.summary(),
             age=self.age.summary(),
             step=self.step.summary(),
+            wire=self.wire.summary(),
             control=self.control.summary(),
             control_missed=control.pacer.missed,
             control_lagging=control.pacer.lagging,

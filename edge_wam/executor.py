@@ -118,8 +118,8 @@ class Executor:
         """
         t0 = observed_at_ns + self.dt_ns
         splice_at = now_ns + self.expected_latency_ns() + self.lead_ns
-        wanted = 0 if splice_at <= t0 else -((t0 - splice_at) // self.dt_ns) + 1
-        wanted = min(wanted, self._max_prefix)
+        # At least knot 0: a splice begins at the running plan's own position, and the model should know it.
+        wanted = min(max(0, -((t0 - splice_at) // self.dt_ns)) + 1, self._max_prefix)
         if self._times and self.end_ns >= now_ns:
             wanted = min(wanted, max(0, (self.end_ns - t0) // self.dt_ns + 1))
         if wanted == 0:

@@ -52,6 +52,7 @@ class Status:
         task: the instruction in force.
         latency: from request to answer. age: of the oldest input when the chunk takes effect on the microcontroller.
         control: lateness of the control ticks. step: the model's own time per call.
+        wire: from handing a chunk to the transport to the microcontroller's answer.
         watchdog_margin_us: least time left to the hardware watchdog in the last second; None before the first report.
         surprise: smoothed; None before anything could be compared.
         refused: chunks that the host refused, by fault name. mcu_refused: chunks that the microcontroller refused.
@@ -73,6 +74,7 @@ class Status:
     latency: Summary = _EMPTY
     age: Summary = _EMPTY
     step: Summary = _EMPTY
+    wire: Summary = _EMPTY
     control: Summary = _EMPTY
     control_missed: int = 0
     control_lagging: bool = False
@@ -103,9 +105,14 @@ class Status:
 
     @classmethod
     def from_json(cls, data: bytes) -> Status:
-        raw: dict[str, Any] = json.loads(data)
+        return cls.from_dict(json.loads(data))
+
+    @classmethod
+    def from_dict(cls, parsed: dict[str, Any]) -> Status:
+        """From parsed JSON: what a recording's ``/status`` messages hold."""
+        raw = dict(parsed)
         raw["phase"] = Phase(raw["phase"])
-        for name in ("latency", "age", "step", "control", "control_work"):
+        for name in ("latency", "age", "step", "wire", "control", "control_work"):
             raw[name] = Summary(**raw[name])
         raw["sources"] = {name: SourceReport(**value) for name, value in raw["sources"].items()}
         raw["faults"] = tuple(FaultReport(**value) for value in raw["faults"])

@@ -110,6 +110,7 @@ def test_prefix_reaches_the_expected_splice_and_no_farther_than_the_plan() -> No
     ex = executor(expected_latency_ms=40.0, lead_ms=20.0)
     now = 10_000 * MS
     assert len(ex.prefix(now, now)) == 2  # splice at 60 ms: knots at 50 and 100 ms
+    assert len(ex.prefix(now + 30 * MS, now)) == 1, "the start of the chunk is committed even when all is early"
     offer(ex, chunk(now, 1, ex.prefix(now, now)), now + 30 * MS, 130 * MS)
     late = ex.end_ns - 20 * MS
     assert len(ex.prefix(late, late)) == 0, "knots beyond the end of the plan are not committed"

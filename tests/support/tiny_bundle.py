@@ -9,6 +9,7 @@ that misbehaves instead: ``nan`` (every action is NaN) or ``far`` (metres outsid
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -209,13 +210,19 @@ def golden_steps(robot: Embodiment) -> list[GoldenStep]:
     ]
 
 
+def _symmetric(robot_file: str) -> str:
+    """The robot file with action statistics around zero on its three relative axes: a zero output then is no motion."""
+    text = re.sub(r"action_q01 = .*", "action_q01 = -0.3", robot_file, count=3)
+    return re.sub(r"action_q99 = .*", "action_q99 = 0.3", text, count=3)
+
+
 def tiny_parts(*, int8: bool = True, fault: Fault = "none") -> BundleParts:
     """The parts, for tests that want to change one."""
     robot = tiny_robot()
     return BundleParts(
         name="tiny",
         description="hand-made graphs for tests; knows nothing",
-        embodiment=ROBOT_FILE.read_text(encoding="utf-8"),
+        embodiment=_symmetric(ROBOT_FILE.read_text(encoding="utf-8")),
         model=MODEL,
         graphs={
             "text": _text(MODEL),
