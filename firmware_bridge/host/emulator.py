@@ -41,14 +41,15 @@ class EmulatorOptions:
         icount: deterministic guest time, for builds that do not sleep (``mps2-an386-nowfi``); guest time then runs
             slower than the wall clock, so the host's clock must be derived from the MCU's.
         core: processor core to pin QEMU to; the last one that this process may use if None.
-        nice: priority handed to the emulator, 0..19.
+        nice: change of priority. A microcontroller does not wait for a PC's other work, so it is raised by 10 where
+            that is allowed (root); where it is not, the emulator runs at the priority of its parent.
         machine: QEMU's name of the board.
     """
 
     target: str = "mps2-an386-realtime"
     icount: bool = False
     core: int | None = None
-    nice: int = 0
+    nice: int = -10
     machine: str = "mps2-an386"
 
 

@@ -139,7 +139,7 @@ class LibraryTransport:
         self._out.clear()
         return data
 
-    def wait(self, timeout_s: float) -> bool:
+    def wait(self, timeout_s: float, gather_s: float = 0.0) -> bool:
         """Let simulated time pass, tick by tick, until the MCU says something."""
         self._drain()
         for _ in range(max(1, round(timeout_s * 1000))):

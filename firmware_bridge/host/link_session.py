@@ -18,6 +18,7 @@ from firmware_bridge.host.messages import (
     Ack,
     AckCode,
     Chunk,
+    ChunkEncoding,
     Degrade,
     Estop,
     Event,
@@ -41,6 +42,9 @@ from firmware_bridge.host.transport import Transport
 MILLISECOND = 1_000_000
 TIME_FAST_NS, TIME_SLOW_NS = 50 * MILLISECOND, 500 * MILLISECOND
 """Clock exchanges: 20 Hz until the window is full, then 2 Hz."""
+TIME_LOST_NS = 200 * MILLISECOND
+"""A clock exchange that took longer would tell nothing."""
+GATHER_S = 0.001
 CLOCK_BACK_US = 100_000
 """An MCU clock that is this far behind its own last report is that of another boot."""
 ESTOP_RESEND_NS = 10 * MILLISECOND
@@ -58,9 +62,11 @@ class LinkSession:
         *,
         clock: Clock = time.monotonic_ns,
         max_clock_error_ns: int = MILLISECOND,
+        encoding: ChunkEncoding = ChunkEncoding.I32_MICRO,
     ) -> None:
         self.limits = limits
         self.max_clock_error_ns = max_clock_error_ns
+        self.encoding = encoding
         self._clock = clock
         self._talk = Conversation(transport, clock)
         self._sync = ClockSync()
@@ -104,7 +110,9 @@ class LinkSession:
             if not self._talk.open:
                 time.sleep(left * 1e-9)  # nothing to wait on: keep the caller's pace
                 return
-            self._talk.transport.wait(min(left, 10 * MILLISECOND) * 1e-9)
+            # A clock exchange on its way is stamped when it arrives; otherwise a wake-up per byte would be waste.
+            gather_s = 0.0 if self._time_asked else GATHER_S
+            self._talk.transport.wait(min(left, 10 * MILLISECOND) * 1e-9, gather_s)
         self._pump()
 
     @property
@@ -154,6 +162,8 @@ class LinkSession:
 
     def _ask_time(self, now: int) -> None:
         self._time_due_ns = now + (TIME_FAST_NS if self._sync.samples < WINDOW else TIME_SLOW_NS)
+        while self._time_asked and now - self._time_asked[0] > TIME_LOST_NS:
+            self._time_asked.popleft()
         self._time_asked.append(now)
         self._talk.send(TimeReq(now))
 

@@ -25,7 +25,7 @@ BLEND_MS = 20
 _SAMPLE_BYTES_MAX = MAX_BODY_BYTES - HEADER_BYTES - CRC_BYTES - CHUNK_HEADER_BYTES
 
 
-def micro_knots(q: F64, limits: LimitTable) -> NDArray[np.int64]:
+def micro_knots(q: F64, limits: LimitTable, encoding: ChunkEncoding) -> NDArray[np.int64]:
     """Knots [H, D] in axis units -> whole micro-units.
 
     Raises:
@@ -34,9 +34,11 @@ def micro_knots(q: F64, limits: LimitTable) -> NDArray[np.int64]:
     values = np.asarray(q, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != limits.dof or not 1 <= len(values) <= MAX_KNOTS:
         raise ChunkRefused(f"chunk of shape {values.shape}", expected=f"[1..{MAX_KNOTS}, {limits.dof}]")
-    if values.size * 4 > _SAMPLE_BYTES_MAX:
+    width = 2 if encoding is ChunkEncoding.I16_LSB else 4
+    if values.size * width > _SAMPLE_BYTES_MAX:
+        most = _SAMPLE_BYTES_MAX // width // limits.dof
         raise ChunkRefused(
-            f"chunk of {len(values)} knots", expected=f"at most {_SAMPLE_BYTES_MAX // 4 // limits.dof} in one frame",
+            f"chunk of {len(values)} knots", expected=f"at most {most} in one frame",
             remedy="send the first knots now and the rest with the next plan",
         )
     low = np.array([axis.position_min for axis in limits.axes], dtype=np.int64)
@@ -70,17 +72,29 @@ def check_times(t0_ns: int, dt_ns: int, knots: int, now_ns: int) -> None:
         )
 
 
-def chunk_message(samples: NDArray[np.int64], t0_us: int, dt_ns: int, chunk_id: int) -> Chunk:
+def _compact(samples: NDArray[np.int64], limits: LimitTable) -> bytes:
+    """int16 in steps of each axis' lsb, rounded to the nearest step that lies inside the position limits."""
+    lsb = np.array([axis.lsb for axis in limits.axes], dtype=np.int64)
+    low = -(-np.array([axis.position_min for axis in limits.axes], dtype=np.int64) // lsb)
+    high = np.array([axis.position_max for axis in limits.axes], dtype=np.int64) // lsb
+    steps = (2 * samples + lsb) // (2 * lsb)
+    return bytes(np.clip(steps, low, high).astype("<i2").tobytes())
+
+
+def chunk_message(
+    samples: NDArray[np.int64], t0_us: int, dt_ns: int, chunk_id: int, limits: LimitTable, encoding: ChunkEncoding
+) -> Chunk:
     """The frame for knots from :func:`micro_knots`; ``t0_us`` in the MCU's clock."""
+    compact = encoding is ChunkEncoding.I16_LSB
     return Chunk(
         chunk_id=chunk_id,
         t0_us=t0_us & 0xFFFFFFFF,
         dt_10us=dt_ns // 10_000,
         n=len(samples),
         axes=samples.shape[1],
-        encoding=ChunkEncoding.I32_MICRO,
+        encoding=encoding,
         mode=ChunkMode.REPLACE_FROM_T0,
         blend_ms=BLEND_MS,
         reserved=0,
-        samples=samples.astype("<i4").tobytes(),
+        samples=_compact(samples, limits) if compact else samples.astype("<i4").tobytes(),
     )

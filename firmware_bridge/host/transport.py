@@ -44,8 +44,11 @@ class Transport(Protocol):
             TransportClosed: the other end is gone.
         """
 
-    def wait(self, timeout_s: float) -> bool:
-        """Let time pass until there is something to read, at most ``timeout_s``. True if there is."""
+    def wait(self, timeout_s: float, gather_s: float = 0.0) -> bool:
+        """Let time pass until there is something to read, at most ``timeout_s``. True if there is.
+
+        After the first byte ``gather_s`` more may pass, so that a frame is read in one piece and not byte by byte.
+        """
 
     def close(self) -> None:
         """Give the stream back; may be called twice."""
@@ -93,7 +96,7 @@ class FdTransport:
                 break
         return b"".join(parts)
 
-    def wait(self, timeout_s: float) -> bool:
+    def wait(self, timeout_s: float, gather_s: float = 0.0) -> bool:
         deadline = time.monotonic() + timeout_s
         while True:
             left = max(0.0, deadline - time.monotonic())
@@ -101,6 +104,8 @@ class FdTransport:
             if writable:
                 self._flush()
             if readable or left == 0.0:
+                if readable and gather_s:
+                    time.sleep(min(gather_s, left))
                 return bool(readable)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from firmware_bridge.host.emulator import Emulator, EmulatorOptions
 from firmware_bridge.host.link import Link
-from firmware_bridge.host.messages import Event, EventKind, McuState, State, StopCause
+from firmware_bridge.host.messages import ChunkEncoding, Event, EventKind, McuState, State, StopCause
 from firmware_bridge.host.transport import open_unix
 from tests.link.echo_plant import EchoPlant, Trace
 from tests.link.fake_mcu import LIMITS
@@ -74,7 +74,9 @@ class Bench:
 
     def open_link(self) -> Link:
         """A host in this process, connected."""
-        link = Link(open_unix(self.socket), LIMITS, max_clock_error_ns=CLOCK_ERROR_NS)
+        link = Link(
+            open_unix(self.socket), LIMITS, max_clock_error_ns=CLOCK_ERROR_NS, encoding=ChunkEncoding.I16_LSB
+        )
         self._links.append(link)
         link.connect()
         return link

@@ -143,7 +143,7 @@ class FakeMcu:
         self._out.clear()
         return data
 
-    def wait(self, timeout_s: float) -> bool:
+    def wait(self, timeout_s: float, gather_s: float = 0.0) -> bool:
         if not self._out:
             self.time_ns += round(timeout_s * 1e9)
             self.say(self.report())

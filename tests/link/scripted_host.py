@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 from firmware_bridge.host.link import Link
+from firmware_bridge.host.messages import ChunkEncoding
 from firmware_bridge.host.transport import open_unix
 from tests.link.fake_mcu import LIMITS
 
@@ -40,7 +41,10 @@ def main() -> int:
     arguments = parser.parse_args()
 
     link = Link(
-        open_unix(arguments.socket), LIMITS, max_clock_error_ns=round(arguments.max_clock_error_ms * 1e6)
+        open_unix(arguments.socket),
+        LIMITS,
+        max_clock_error_ns=round(arguments.max_clock_error_ms * 1e6),
+        encoding=ChunkEncoding.I16_LSB,
     )
     link.connect()
     print("CONNECTED", flush=True)

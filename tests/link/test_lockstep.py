@@ -13,7 +13,7 @@ from firmware_bridge.errors import FirmwareError, LinkError, TransportClosed
 from firmware_bridge.host.library import LibraryTransport
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.link_session import HEARTBEAT_NS
-from firmware_bridge.host.messages import AckCode, Degrade, Fault, McuState, ResetCause, StopCause
+from firmware_bridge.host.messages import AckCode, ChunkEncoding, Degrade, Fault, McuState, ResetCause, StopCause
 from firmware_bridge.mcu.build import build
 from tests.link.echo_plant import HOME
 from tests.link.fake_mcu import LIMITS
@@ -116,6 +116,33 @@ def test_a_chunk_moves_the_axis_along_its_knots(rig: Rig) -> None:
         assert path[at, 0] == pytest.approx(q[knot, 0], abs=3e-3)
     assert np.ptp(path[:, 1:], axis=0).max() == 0.0
     assert rig.link.state.mcu_state is McuState.RUN
+
+
+@pytest.mark.parametrize("encoding", list(ChunkEncoding))
+def test_both_encodings_reach_the_ends_of_every_axis_and_never_leave_them(
+    library: Path, encoding: ChunkEncoding
+) -> None:
+    rig = Rig(library)
+    rig.link.encoding = encoding
+    rig.ready()
+    number = 0
+    for end in ("position_max", "position_min"):
+        goal = np.array([getattr(axis, end) for axis in LIMITS.axes]) / 1e6
+        for _ in range(14):
+            number += 1
+            # At 0.7 m/s (17 units/s of the gripper) towards the end of the range.
+            way = np.arange(1, KNOTS + 1)[:, None] * np.array([0.7, 0.7, 0.7, 17.0]) * DT / 1e9
+            start = rig.link.state.setpoint
+            q = np.where(goal > start, np.minimum(start + way, goal), np.maximum(start - way, goal))
+            rig.send(q, number, lead_ns=DT)
+            rig.run(0.2)
+            assert rig.link.state.last_chunk is not None and rig.link.state.last_chunk.accepted
+        assert rig.link.state.setpoint == pytest.approx(goal, abs=32e-6)
+    path = np.array([setpoint for _, setpoint in rig.trace if len(setpoint)])
+    for axis, limits in enumerate(LIMITS.axes):
+        assert path[:, axis].min() * 1e6 >= limits.position_min - 0.5
+        assert path[:, axis].max() * 1e6 <= limits.position_max + 0.5
+    rig.link.close()
 
 
 def test_the_same_seed_gives_the_same_motion_to_the_last_micrometre(library: Path) -> None:
