@@ -30,7 +30,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_edit_of_a_signed_manifest_opens_or_is_refused(
     pristine: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
