@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,29 @@ def read_run(
         raise ContractError(
             f"{path}: has no episode {episode}", expected=f"0..{len(session.episodes) - 1}"
         ) from None
+    scale = np.array(latent_scale, np.float64) if latent_scale is not None else _spread(run.answers)
+    data = _numbers(session, run, path)
+    return replace(
+        data,
+        title=title or data.title,
+        outcome=outcome or data.outcome,
+        facts=[*facts, *data.facts],
+        outlook_errors=_outlook_errors(run.answers, scale, session.robot.chunk_dt_ms * 500_000),
+        moments=_moments(path, run, session.robot, decode, scale),
+    )
+
+
+def read_numbers(path: Path) -> list[RunData]:
+    """Every episode of a recording, in order, without its pictures.
+
+    Raises:
+        ContractError: no recording of a session.
+    """
+    session = _read(path)
+    return [_numbers(session, run, path) for run in session.episodes]
+
+
+def _numbers(session: _Session, run: _Episode, path: Path) -> RunData:
     t0_ns = run.armed_ns
     robot = session.robot
 
@@ -92,16 +115,15 @@ def read_run(
 
     mcu_t = np.array([seconds(m["at_ns"]) for m in run.mcu])
     end_s = float(mcu_t.max()) if len(mcu_t) else 0.0
-    scale = np.array(latent_scale, np.float64) if latent_scale is not None else _spread(run.answers)
     status = run.status
     compared = [s for s in run.splices if s["surprise"] is not None]
     refused = dict(status.refused) if status is not None else {}
     if status is not None and status.mcu_refused:
         refused["by the microcontroller"] = status.mcu_refused
     return RunData(
-        title=title or run.instruction,
-        outcome=outcome or _unjudged(run),
-        facts=[*facts, *_facts(session, run)],
+        title=run.instruction,
+        outcome=_unjudged(run),
+        facts=_facts(session, run),
         axes=[AxisInfo(a.name, a.unit, a.position_min, a.position_max) for a in robot.axes],
         duration_s=max(end_s, 0.01),
         mcu_t_s=mcu_t,
@@ -116,8 +138,6 @@ def read_run(
         deadline_ms=session.config["plan"]["deadline_ms"],
         surprise_t_s=np.array([seconds(s["t0_ns"]) for s in compared]),
         surprise=np.array([s["surprise"] for s in compared], dtype=np.float64),
-        outlook_errors=_outlook_errors(run.answers, scale, robot.chunk_dt_ms * 500_000),
-        moments=_moments(path, run, robot, decode, scale),
         control_late_ms=None
         if status is None or not status.control.count
         else (status.control.p50_ms, status.control.p99_ms, status.control.max_ms),
@@ -158,7 +178,7 @@ def _take(episode: _Episode, message: Recorded, cameras: tuple[str, ...]) -> Non
     elif message.topic == "/event":
         episode.events.append((message.at_ns, value))
     elif message.topic == "/status":
-        episode.status = Status.from_json(value["json"].encode())
+        episode.status = Status.from_dict(value)
     elif message.topic == "/request":
         request = PlanRequest.unpack(value, cameras)
         episode.requests[request.sequence] = request
@@ -230,7 +250,8 @@ def _facts(session: _Session, run: _Episode) -> list[tuple[str, str]]:
              + ("equal to the last bit" if status.golden_exact else "within tolerance")),
             ("control loop", f"lateness p50 {status.control.p50_ms:.2f}, p99 {status.control.p99_ms:.2f}, "
              f"max {status.control.max_ms:.2f} ms; {status.control_missed} periods skipped"),
-            ("link", f"round trip {status.rtt_ms:.2f} ms, clock known to {status.clock_bound_ms:.2f} ms"),
+            ("link", f"round trip {status.rtt_ms:.2f} ms, a chunk is answered after p50 {status.wire.p50_ms:.1f}, p99 "
+             f"{status.wire.p99_ms:.1f} ms, clock known to {status.clock_bound_ms:.2f} ms"),
             ("watchdog margin", "not reported" if margin is None else f"{margin / 1000:.1f} ms"),
             ("chunks", f"{status.chunks} used, {status.slowed} slowed by the guard, {status.trimmed} trimmed, "
              f"{status.repeated} sent again"),

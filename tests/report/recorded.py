@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def write_recording(path: Path, seconds: float = 3.0, *, close: bool = True) -> 
     latency = Summary(27, 11.0, 20.0, 20.0, 25.0, 29.0, 30.0)
     status = Status(Phase.RUNNING, now, chunks=27, latency=latency, control=latency, refused={"CHUNK_LATE": 2},
                     model_hash=MODEL_HASH, golden_exact=True, watchdog_margin_us=480_000)
-    recorder.put("/status", now, {"json": status.to_json().decode()})
+    recorder.put("/status", now, json.loads(status.to_json()))
     if close:
         recorder.close()
     return path

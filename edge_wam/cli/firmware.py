@@ -1,0 +1,73 @@
+"""``edge-wam firmware``: build the microcontroller's firmware, and say what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="The microcontroller's firmware: build it, say what is in it.")
+
+Targets = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TARGET]...",
+        help="mps2-an386 | mps2-an386-realtime | mps2-an386-nowfi | host | lib. Default: all.",
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Where the files go. Default: build/firmware.")]
+
+
+@app.command()
+def build(targets: Targets = None, out: Out = None) -> None:
+    """Build firmware. What is up to date is not built again."""
+    from edge_wam.app.opening import FIRMWARE_OUT
+    from edge_wam.cli.show import OUT, progress
+    from firmware_bridge.mcu.build import TARGETS
+    from firmware_bridge.mcu.build import build as build_target
+
+    names = targets or list(TARGETS)
+    made = []
+    with progress("building", len(names)) as update:
+        for index, name in enumerate(names):
+            update(index, name)
+            made.append((name, build_target(name, out or FIRMWARE_OUT)))
+    for name, path in made:
+        OUT.print(f"[green]✔[/] {name}: {path}")
+
+
+@app.command()
+def info(
+    targets: Targets = None,
+    out: Out = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Sizes, protocol and build identity of each target (built first where needed)."""
+    from dataclasses import asdict
+
+    from edge_wam.app.opening import FIRMWARE_OUT
+    from edge_wam.cli.show import as_json, progress, table
+    from firmware_bridge.mcu.build import TARGETS
+    from firmware_bridge.mcu.build import info as target_info
+
+    names = targets or list(TARGETS)
+    found = {}
+    with progress("measuring", len(names)) as update:
+        for index, name in enumerate(names):
+            update(index, name)
+            found[name] = target_info(name, out or FIRMWARE_OUT)
+    if json:
+        as_json({
+            name: {**asdict(i), "schema_hash": f"{i.schema_hash:08x}", "build_id": f"{i.build_id:08x}"}
+            for name, i in found.items()
+        })
+        return
+    table(
+        [("target", "left"), ("text", "right"), ("data", "right"), ("bss", "right"), ("protocol", "left"),
+         ("build", "left"), ("file", "left")],
+        [
+            (name, str(i.text), str(i.data), str(i.bss), f"{i.schema_hash:08x}", f"{i.build_id:08x}", str(i.path))
+            for name, i in found.items()
+        ],
+    )
