@@ -35,10 +35,10 @@ def features(embodiment: Embodiment) -> dict[str, Feature]:
         "observation.state": Feature(2 * len(axes), state),
         "observation.environment_state": Feature(39, tuple(f"metaworld.{i}" for i in range(39))),
         "action": Feature(len(axes), axes),
-        "expert": Feature(1, ("expert",)),
+        "expert": Feature(1, ("expert",), "bool"),
         "expert_chunk": Feature(KNOTS * len(axes), chunk),
         "expert_chunk_mask": Feature(KNOTS, tuple(str(k) for k in range(KNOTS))),
-        "next.success": Feature(1, ("success",)),
+        "next.success": Feature(1, ("success",), "bool"),
     }
 
 
@@ -79,7 +79,7 @@ class Recording:
 
 
 def hindsight_chunks(action: F64, expert: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The chunk that followed each frame [T, 16, D], and its mask [T, 16]: 0 from the first pushed or missing knot on."""
+    """The chunk that followed each frame [T, 16, D]; its mask [T, 16] is 0 from the first pushed or missing knot on."""
     length, dof = action.shape
     chunk = np.zeros((length, KNOTS, dof), np.float32)
     mask = np.zeros((length, KNOTS), np.float32)

@@ -1,4 +1,4 @@
-"""LeRobotDataset v3.0 on disk, written and read without lerobot itself (layout: huggingface/lerobot, codebase_version v3.0).
+"""LeRobotDataset v3.0 on disk, written and read without lerobot itself (layout: huggingface/lerobot, version v3.0).
 
 One data file and one video file per camera for each episode: the format allows it, an interrupted generation resumes
 at the next episode, and nothing half-written counts (an episode exists once its parquet has been renamed into place,
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -34,10 +34,15 @@ _SCALARS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A vector feature of every frame: its length and the names of its entries."""
+    """A vector feature of every frame: its length and the names of its entries.
+
+    One entry alone is stored as a plain column: LeRobot reads shape [1] as a scalar and refuses a list there. Yes and no
+    are stored as ``bool``, as LeRobot's own ``next.done`` is; in memory everything is float32 [T, n].
+    """
 
     length: int
     names: tuple[str, ...]
+    dtype: Literal["float32", "bool"] = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +101,7 @@ class DatasetWriter:
                 raise ConfigError(f"camera {camera}: {len(frames[camera])} frames", expected=str(length))
             path = _file(self.root, "videos", f"observation.images.{camera}", self.episodes)
             _encode(path, frames[camera], self.fps)
-        columns: dict[str, pa.Array] = {
-            name: pa.FixedSizeListArray.from_arrays(pa.array(value.astype(np.float32).ravel()), value.shape[1])
-            for name, value in vectors.items()
-        }
+        columns = {name: _column(vectors[name], feature) for name, feature in self.features.items()}
         columns["timestamp"] = pa.array(np.arange(length, dtype=np.float32) / self.fps)
         columns["frame_index"] = pa.array(np.arange(length))
         columns["episode_index"] = pa.array(np.full(length, self.episodes))
@@ -108,7 +110,13 @@ class DatasetWriter:
         self.episodes += 1
 
     def finalize(self) -> None:
-        """Fill in global indices and write ``meta/``. May be called again after more episodes."""
+        """Fill in global indices and write ``meta/``. May be called again after more episodes.
+
+        Raises:
+            ConfigError: there is no episode.
+        """
+        if not self.episodes:
+            raise ConfigError(f"{self.root} has no episode", expected="at least one", remedy="add episodes first")
         tables = [pq.read_table(_file(self.root, "data", "", e)) for e in range(self.episodes)]
         tasks: list[str] = []
         start = 0
@@ -151,7 +159,7 @@ class DatasetWriter:
         _write_json(meta / "info.json", self._info(start, len(tasks)))
 
     def _image_statistics(self, camera: str) -> dict[str, Any]:
-        """Per-channel statistics in [0, 1], shape [3, 1, 1] as LeRobot has them, over up to 100 evenly chosen episodes."""
+        """Per-channel statistics in [0, 1], shape [3, 1, 1] as LeRobot has them, over up to 100 episodes."""
         pixels = []
         for e in np.unique(np.linspace(0, self.episodes - 1, min(100, self.episodes)).astype(int)):
             frames = _decode(_file(self.root, "videos", f"observation.images.{camera}", int(e)))
@@ -166,7 +174,7 @@ class DatasetWriter:
 
     def _info(self, frames: int, tasks: int) -> dict[str, Any]:
         features: dict[str, Any] = {
-            name: {"dtype": "float32", "shape": [f.length], "names": list(f.names)} for name, f in self.features.items()
+            name: {"dtype": f.dtype, "shape": [f.length], "names": list(f.names)} for name, f in self.features.items()
         }
         for camera in self.cameras:
             height, width, channels = self._image_shape(camera)
@@ -192,10 +200,10 @@ class DatasetWriter:
 
     def _huggingface_schema(self) -> str:
         """The ``datasets`` feature description that LeRobot's reader looks for in the parquet schema."""
-        out: dict[str, Any] = {
-            name: {"feature": {"dtype": "float32", "_type": "Value"}, "length": f.length, "_type": "Sequence"}
-            for name, f in self.features.items()
-        }
+        out: dict[str, Any] = {}
+        for name, f in self.features.items():
+            value = {"dtype": f.dtype, "_type": "Value"}
+            out[name] = value if f.length == 1 else {"feature": value, "length": f.length, "_type": "Sequence"}
         for name in _SCALARS:
             out[name] = {"dtype": "float32" if name == "timestamp" else "int64", "_type": "Value"}
         return json.dumps({"info": {"features": out}})
@@ -213,7 +221,7 @@ def read_episodes(root: Path, cameras: tuple[str, ...] | None = None) -> Iterato
     info = json.loads(info_path.read_text())
     if info["codebase_version"] != CODEBASE_VERSION:
         raise ConfigError(f"{root} has version {info['codebase_version']}", expected=CODEBASE_VERSION)
-    names = [k for k, v in info["features"].items() if v["dtype"] == "float32" and k not in _SCALARS]
+    names = [k for k, v in info["features"].items() if v["dtype"] in {"float32", "bool"} and k not in _SCALARS]
     videos = [k.removeprefix("observation.images.") for k, v in info["features"].items() if v["dtype"] == "video"]
     for e in range(info["total_episodes"]):
         table = pq.read_table(_file(root, "data", "", e))
@@ -225,10 +233,17 @@ def read_episodes(root: Path, cameras: tuple[str, ...] | None = None) -> Iterato
         yield Episode(e, (table.schema.metadata or {})[b"task"].decode(), vectors, frames)
 
 
+def _column(values: NDArray[np.float32], feature: Feature) -> pa.Array:
+    flat = pa.array(values.ravel() > 0.5 if feature.dtype == "bool" else values.astype(np.float32).ravel())
+    return flat if feature.length == 1 else pa.FixedSizeListArray.from_arrays(flat, feature.length)
+
+
 def _vectors(table: pa.Table, name: str) -> NDArray[np.float32]:
-    flat = table[name].combine_chunks()
-    width = flat.type.list_size
-    return np.asarray(flat.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(-1, width)
+    column = table[name].combine_chunks()
+    listed = pa.types.is_fixed_size_list(column.type)
+    width = column.type.list_size if listed else 1
+    flat = column.flatten() if listed else column
+    return np.asarray(flat.to_numpy(zero_copy_only=False), np.float32).reshape(-1, width)
 
 
 def _statistics(values: NDArray[Any]) -> dict[str, list[float]]:
