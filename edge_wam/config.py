@@ -30,7 +30,8 @@ class PlanConfig(_Strict):
     deadline_ms: Annotated[float, Field(gt=0, le=200, allow_inf_nan=False)] = 150.0
     """From request to answer. One miss closes the policy channel until the operator restarts it."""
     lead_ms: Milliseconds = 20.0
-    """A splice takes effect this long after the decision: transfer, and two ticks of the microcontroller."""
+    """A splice takes effect this long after the decision: transfer, and two ticks of the microcontroller.
+    Where measured transfers take longer, that is used instead."""
     camera_budget_ms: Milliseconds = 50.0
     expected_latency_ms: Milliseconds = 40.0
     """Before the first measured one. Afterwards the slowest of the last 16 answers is expected."""

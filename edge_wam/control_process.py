@@ -114,7 +114,7 @@ class Control:
         self._closing = False
         self._stop_since_ns = 0
         self._held = False
-        self._pending: dict[int, Splice] = {}
+        self._pending: dict[int, tuple[Splice, int]] = {}
         self._last_answer = 0
         self._unanswered = 0
         self._dropped = 0
@@ -274,15 +274,18 @@ class Control:
             self.tally.mcu_refused += 1
             self._fault(now_ns, Fault.CHUNK_REFUSED_BY_MCU, error.what)
             return False
-        self._pending[splice.chunk_id] = splice
+        self._pending[splice.chunk_id] = (splice, now_ns)
         return True
 
     def _chunk_answers(self, now_ns: int) -> None:
         answer = self._state.last_chunk
         if answer is not None and answer.chunk_id != self._last_answer:
             self._last_answer = answer.chunk_id
-            splice = self._pending.pop(answer.chunk_id, None)
-            self.tally.wire.add(answer.round_trip_ns)
+            splice, sent_ns = self._pending.pop(answer.chunk_id, (None, 0))
+            if splice is not None:
+                transit_ns = splice.t0_ns - sent_ns - answer.lead_ns
+                self.executor.arrived(transit_ns)
+                self.tally.wire.add(transit_ns)
             if answer.accepted and splice is not None:
                 dropped = answer.arg if answer.code.name == "OK_TRIMMED" else 0
                 self.tally.trimmed += dropped > 0
@@ -295,8 +298,8 @@ class Control:
         if unanswered > self._unanswered:
             self._unanswered = unanswered
             self._pending.clear()
-            splice = self.executor.repeat(now_ns)
-            if splice is not None and self._send(now_ns, splice):
+            again = self.executor.repeat(now_ns)
+            if again is not None and self._send(now_ns, again):
                 self.tally.repeated += 1
 
     # -- watching and stopping --------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from edge_wam.guard import Guard
 
 _KEEP_NS = 1_500_000_000  # past knots are kept this long; a prefix reaches back to the observation, at most 250 ms
 _LATENCIES = 16
+_MCU_GUARD_NS = 3_000_000  # two ticks of guard, and one for the tick in progress
+_LEAD_MAX_NS = 100_000_000  # a wire slower than this cannot carry motion: chunks then come late, and are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class Executor:
     def __init__(self, embodiment: Embodiment, settings: PlanConfig, guard: Guard, model_hash: str) -> None:
         self.dof = embodiment.dof
         self.dt_ns = embodiment.chunk_dt_ms * 1_000_000
-        self.lead_ns = int(settings.lead_ms * 1e6)
+        self._lead_ns = int(settings.lead_ms * 1e6)
+        self._transits = [0]
         self.max_age_ns = int(settings.max_age_ms * 1e6)
         self.model_hash = model_hash
         self._max_prefix = settings.max_prefix_knots
@@ -82,6 +85,19 @@ class Executor:
     def running(self) -> Splice | None:
         """The newest splice that is in force or on its way."""
         return self._running
+
+    @property
+    def lead_ns(self) -> int:
+        """How far ahead of now a splice must lie to reach the microcontroller in time.
+
+        As configured, or the slowest of the last 16 transits and the microcontroller's guard of two ticks, where the
+        wire is slower than expected (an emulator on a busy machine).
+        """
+        return min(max(self._lead_ns, max(self._transits) + _MCU_GUARD_NS), _LEAD_MAX_NS)
+
+    def arrived(self, transit_ns: int) -> None:
+        """The microcontroller got a chunk ``transit_ns`` after it was sent."""
+        self._transits = [*self._transits[-(_LATENCIES - 1):], transit_ns]
 
     def expected_latency_ns(self) -> int:
         """From request to answer: the slowest of the last answers."""

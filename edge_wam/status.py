@@ -52,7 +52,7 @@ class Status:
         task: the instruction in force.
         latency: from request to answer. age: of the oldest input when the chunk takes effect on the microcontroller.
         control: lateness of the control ticks. step: the model's own time per call.
-        wire: from handing a chunk to the transport to the microcontroller's answer.
+        wire: from handing a chunk to the transport to its arrival on the microcontroller, by the synchronised clocks.
         watchdog_margin_us: least time left to the hardware watchdog in the last second; None before the first report.
         surprise: smoothed; None before anything could be compared.
         refused: chunks that the host refused, by fault name. mcu_refused: chunks that the microcontroller refused.

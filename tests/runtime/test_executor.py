@@ -177,3 +177,15 @@ def test_a_lost_chunk_is_repeated_under_a_new_id_without_changing_the_motion() -
         assert np.allclose(ex.at(again.t0_ns + k * DT), q)
     assert np.allclose([ex.at(t) for t in range(200 * MS, 800 * MS, 7 * MS)], plan)
     assert ex.repeat(ex.end_ns) is None
+
+
+def test_a_slow_wire_lengthens_the_lead_and_only_within_reason() -> None:
+    ex = executor(lead_ms=20.0)
+    assert ex.lead_ns == 20 * MS
+    ex.arrived(40 * MS)
+    assert ex.lead_ns == 43 * MS
+    for _ in range(16):
+        ex.arrived(5 * MS)
+    assert ex.lead_ns == 20 * MS, "never shorter than configured"
+    ex.arrived(10_000 * MS)
+    assert ex.lead_ns == 100 * MS
