@@ -16,6 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_wam.errors import ContractError
+
 BINS = 8192
 PERCENTILE = 99.99
 
@@ -28,7 +30,14 @@ class Histogram:
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     def add(self, values: NDArray[np.float32]) -> None:
+        """Count magnitudes.
+
+        Raises:
+            ContractError: a value is not finite.
+        """
         magnitude = np.abs(values).ravel()
+        if not np.isfinite(magnitude).all():
+            raise ContractError("calibration met a number that is none", expected="finite activations")
         peak = float(magnitude.max(initial=0.0))
         while peak > self.top:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)])
@@ -56,7 +65,11 @@ def quantisable(graph: onnx.GraphProto, keep: Iterable[str]) -> list[onnx.NodePr
 def calibrate(
     model: onnx.ModelProto, nodes: list[onnx.NodeProto], feeds: Iterable[Mapping[str, NDArray[np.generic]]]
 ) -> dict[str, float]:
-    """Activation scale of every quantised input, from running ``feeds`` through the float graph."""
+    """Activation scale of every quantised input, from running ``feeds`` through the float graph.
+
+    Raises:
+        ContractError: no feeds, or a value in the graph is not finite.
+    """
     import onnxruntime as ort
 
     names = sorted({node.input[0] for node in nodes})
@@ -70,9 +83,12 @@ def calibrate(
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
     histograms = {name: Histogram() for name in names}
-    for feed in feeds:
+    count = 0
+    for count, feed in enumerate(feeds, 1):
         for name, value in zip(names, session.run(names, dict(feed)), strict=True):
             histograms[name].add(value)
+    if not count:
+        raise ContractError("nothing to calibrate on", expected="inputs from the student's own episodes")
     return {name: max(h.percentile(PERCENTILE), 1e-6) / 127.0 for name, h in histograms.items()}
 
 

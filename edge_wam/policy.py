@@ -201,6 +201,10 @@ class Policy:
         self._timing = InferenceTiming(encoded_ns - started_ns, done_ns - step_ns, time.monotonic_ns() - started_ns)
         return chunk, imagination, Latents(latent, captured_ns)
 
+    def step_inputs(self) -> dict[str, Array]:
+        """Copies of what the last :meth:`infer` fed to the step graph, by name: what a quantiser calibrates on."""
+        return {name: self._buffers[name].copy() for name in self._contract["step"][0]}
+
     def decode_latents(self, latents: F32) -> NDArray[np.uint8]:
         """What latents [tokens, channels] look like: uint8 RGB [canvas height, canvas width, 3]. For reports only.
 

@@ -125,8 +125,11 @@ def generate(
     """
     from rich.progress import track
 
-    if seed + 2 * per_task >= TRAIN_SEED_LIMIT:
-        raise ConfigError(f"seeds {seed}..{seed + 2 * per_task}", expected=f"below {TRAIN_SEED_LIMIT}")
+    if seed < 0 or seed + per_task > TRAIN_SEED_LIMIT:
+        raise ConfigError(
+            f"seeds {seed}..{seed + per_task - 1}", expected=f"0 to {TRAIN_SEED_LIMIT - 1}",
+            remedy="evaluation seeds are never trained on",
+        )
     writer = DatasetWriter(
         root, fps=1000 // embodiment.chunk_dt_ms, robot_type=embodiment.name, features=features(embodiment),
         cameras=tuple(c.name for c in embodiment.cameras),

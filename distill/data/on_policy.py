@@ -1,4 +1,4 @@
-"""On-policy relabelling: the student acts, the expert says what it would have done from every state the student reaches.
+"""On-policy relabelling: the student acts, the expert says what it would have done in every state that is reached.
 
 Meta-World's experts are functions of the full state, so a second world that is put into the student's state can run the
 expert for a whole chunk: that is the label. It costs less than anything else that raises success.
@@ -21,8 +21,9 @@ from distill.models.codec import FrameCodec
 from distill.models.wam import WorldActionTransformer
 from edge_wam.contracts import F64
 from edge_wam.embodiment import Embodiment
+from edge_wam.errors import ConfigError
 from edge_wam.kernels import decode_chunk
-from edge_wam.sim.world import PHYSICS_STEP_NS, TASKS, World
+from edge_wam.sim.world import PHYSICS_STEP_NS, TASKS, TRAIN_SEED_LIMIT, World
 from edge_wam.text import encode_text
 
 EPISODE_CAP_NS = 4_500_000_000
@@ -133,7 +134,16 @@ def collect(
     root: Path, student: TorchStudent, embodiment: Embodiment, *, episodes: int, first_seed: int,
     weights: dict[str, float], worlds: dict[str, tuple[World, World]], report: Callable[[str, bool, int], None],
 ) -> None:  # fmt: skip
-    """Write one dataset of ``episodes`` relabelled student episodes; tasks drawn by ``weights``."""
+    """Write one dataset of ``episodes`` relabelled student episodes; tasks drawn by ``weights``.
+
+    Raises:
+        ConfigError: the seeds reach into those that are kept for evaluation.
+    """
+    if first_seed < 0 or first_seed + episodes > TRAIN_SEED_LIMIT:
+        raise ConfigError(
+            f"seeds {first_seed}..{first_seed + episodes - 1}", expected=f"0 to {TRAIN_SEED_LIMIT - 1}",
+            remedy="evaluation seeds are never trained on",
+        )
     writer = DatasetWriter(
         root, fps=1000 // embodiment.chunk_dt_ms, robot_type=embodiment.name, features=features(embodiment),
         cameras=tuple(c.name for c in embodiment.cameras),

@@ -15,8 +15,9 @@ from typing import Protocol
 import numpy as np
 
 from edge_wam.config import GuardConfig
-from edge_wam.contracts import F64, U8, ActionChunk, Frame, Imagination, Observation
+from edge_wam.contracts import F64, ActionChunk, Frame, Imagination, Observation
 from edge_wam.embodiment import Embodiment
+from edge_wam.errors import ConfigError
 from edge_wam.faults import Refused
 from edge_wam.guard import Guard
 from edge_wam.sim.plant import TICK_NS, Plant
@@ -78,6 +79,21 @@ def limit_table(embodiment: Embodiment) -> LimitTable:
             for key in ("position_min", "position_max", "velocity_max", "acceleration_max", "following_error_max")
         },
     )
+
+
+def mcu_library() -> Path:
+    """The microcontroller's C core as a library, built when its sources have changed.
+
+    Raises:
+        ConfigError: it cannot be built here.
+    """
+    from firmware_bridge.errors import FirmwareError
+    from firmware_bridge.mcu.build import build
+
+    try:
+        return build("lib")
+    except FirmwareError as error:
+        raise ConfigError(error.what, expected=error.expected, remedy=error.remedy) from error
 
 
 def run_episode(
