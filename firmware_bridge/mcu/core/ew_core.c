@@ -295,6 +295,9 @@ void ew_init(ew_t *ew, const ew_port_info_t *port, ew_noinit_t *noinit, uint64_t
     choose_session(ew);
     ew_save_noinit(ew);
     boot_state(ew, (int64_t)now_us);
+    /* The reset may have cut a frame in two: end it, or the host would lose the HELLO with it. */
+    ew->tx[0] = 0u;
+    ew->tx_head = 1u;
     ew_send_hello(ew, 0u, (int64_t)now_us);
 }
 

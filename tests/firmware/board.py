@@ -1,0 +1,94 @@
+"""An emulated board seen from both of its cables: the harness of the port tests."""
+
+from __future__ import annotations
+
+import struct
+import time
+from pathlib import Path
+from types import TracebackType
+
+from firmware_bridge.host import messages as m
+from firmware_bridge.host.emulator import Emulator, EmulatorOptions, Kind
+from firmware_bridge.host.framing import FrameReceiver, crc32c, encode_frame
+
+OUT = Path(__file__).resolve().parents[2] / "build" / "firmware"
+LIMITS = m.LimitsSet(0, -500_000, 500_000, 800_000, 10_000_000, 250_000, 80_000, 20)
+
+
+class Board:
+    """Sends heartbeats (every 20 ms) and encoder frames (every 5 ms) by the wall clock while it waits."""
+
+    def __init__(self, kind: Kind, target: str, *, icount: bool = False) -> None:
+        self.emulator = Emulator(kind, EmulatorOptions(target=target, icount=icount), out=OUT)
+        self.link = self.emulator.open_link()
+        self.drive = self.emulator.open_drive()
+        self.receivers = FrameReceiver(), FrameReceiver()
+        self.inbox: list[m.McuMessage] = []
+        self.setpoints: list[m.Setpoint] = []
+        self.session = 0
+        self.seq = 0
+        self.alive = True
+        self._beat = self._encode = 0.0
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.link.close()
+        self.drive.close()
+        self.emulator.close()
+
+    def send(self, message: m.HostMessage) -> None:
+        self.seq = (self.seq + 1) & 0xFFFF
+        self.link.write(encode_frame(struct.pack("<BBHH", message.TYPE, 0, self.seq, self.session) + message.pack()))
+
+    def poll(self) -> None:
+        now = time.monotonic()
+        if self.alive and now - self._beat >= 0.02:
+            self._beat = now
+            self.send(m.Heartbeat(0, self.seq, 0, m.HEARTBEAT_FLAG_ARMED))
+        if self.alive and now - self._encode >= 0.005:
+            self._encode = now
+            position = self.setpoints[-1].setpoint if self.setpoints and self.setpoints[-1].enable else (0,)
+            self.drive.write(encode_frame(bytes([m.Encoder.TYPE]) + m.Encoder(0, position or (0,)).pack()))
+        for body in self.receivers[0].feed(self.link.read()):
+            self.session = struct.unpack_from("<H", body, 4)[0]
+            self.inbox.append(m.MCU_MESSAGES[body[0]].unpack(body[6:]))
+        for body in self.receivers[1].feed(self.drive.read()):
+            self.setpoints.append(m.Setpoint.unpack(body[1:]))
+        self.link.wait(0.002)
+
+    def wait(self, kind: type[m.McuMessage], timeout_s: float = 10.0, **wanted: int) -> m.McuMessage:
+        """The next message of a kind whose fields have the wanted values."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self.inbox.clear()
+            self.poll()
+            for message in self.inbox:
+                if isinstance(message, kind) and all(getattr(message, k) == v for k, v in wanted.items()):
+                    return message
+        raise AssertionError(f"no {kind.__name__} with {wanted} in {timeout_s} s")
+
+    def hello(self, timeout_s: float = 10.0) -> m.Hello:
+        self.send(m.HelloReq(77))
+        hello = self.wait(m.Hello, timeout_s, nonce=77)
+        assert isinstance(hello, m.Hello)
+        return hello
+
+    def accept(self, message: m.HostMessage) -> None:
+        self.send(message)
+        ack = self.wait(m.Ack, of_type=message.TYPE)
+        assert isinstance(ack, m.Ack) and ack.code == m.AckCode.OK, ack
+
+    def arm(self) -> None:
+        crc = crc32c(LIMITS.pack())
+        deadline = time.monotonic() + 0.1
+        while time.monotonic() < deadline:  # heartbeats and encoder values of this session come in
+            self.poll()
+        self.accept(LIMITS)
+        self.accept(m.LimitsCommit(1, crc))
+        self.wait(m.State, flags=m.STATE_FLAG_ENCODER_FRESH | m.STATE_FLAG_LIMITS_LOCKED)
+        self.accept(m.Arm(crc, m.SCHEMA_HASH))
+        self.wait(m.State, state=m.McuState.ARMED)
