@@ -18,13 +18,14 @@ from edge_wam.planner_wire import PlanAnswer, PlanRequest, unpack_answer
 from edge_wam.recorder import Recorded, Recording
 from edge_wam.report.run import AxisInfo, Event, Moment, Outcome, Plan, RunData, Span
 from edge_wam.status import Status
-from firmware_bridge.host.messages import FAULT_TEXT, STOPCAUSE_TEXT, EventKind
+from firmware_bridge.host.messages import FAULT_TEXT, STOPCAUSE_TEXT, AckCode, EventKind, StopCause
 
 Decode = Callable[[F32], U8]
 _MOMENTS = 16
 _OUTLOOKS_SHOWN = 2
 _LIVE = ("ARMED", "RUN")
 _CAMERA = "/camera/"
+_ORDERLY = {"OPERATOR_STOP", StopCause.HOST_SOFT_STOP.name, StopCause.DISARM.name, StopCause.HOLD.name}
 _MCU_TOLD = {int(EventKind.FAULT): FAULT_TEXT, int(EventKind.STOP): STOPCAUSE_TEXT}
 
 
@@ -129,7 +130,7 @@ def _numbers(session: _Session, run: _Episode, path: Path) -> RunData:
         mcu_t_s=mcu_t,
         position=_matrix([m["position"] for m in run.mcu], robot.dof),
         setpoint=_matrix([m["setpoint"] for m in run.mcu], robot.dof),
-        plans=[_plan(splice, t0_ns) for splice in run.splices],
+        plans=_plans(run, t0_ns),
         mcu_states=_spans(mcu_t, [m["state"] for m in run.mcu], _LIVE),
         degrade=_spans(mcu_t, [DegradeState(m["degrade"]).name for m in run.mcu], ("NOMINAL",)),
         events=_events(run, t0_ns),
@@ -192,10 +193,20 @@ def _matrix(rows: list[list[float]], dof: int) -> F64:
     return np.array(rows, dtype=np.float64).reshape(len(rows), dof)
 
 
-def _plan(splice: dict[str, Any], t0_ns: int) -> Plan:
-    q = np.array(splice["q"], dtype=np.float64)
-    t_s = (splice["t0_ns"] - t0_ns + splice["dt_ns"] * np.arange(len(q))) / 1e9
-    return Plan(t_s, q, (splice["t0_ns"] - splice["observed_at_ns"]) / 1e6, bool(splice["slowed"]))
+def _plans(run: _Episode, t0_ns: int) -> list[Plan]:
+    """Splices with what the microcontroller made of each: how many first knots came too late for it."""
+    answers = {value["chunk_id"]: value for _, value in run.events if value["from"] == "link"}
+    out = []
+    for splice in run.splices:
+        q = np.array(splice["q"], dtype=np.float64)
+        t_s = (splice["t0_ns"] - t0_ns + splice["dt_ns"] * np.arange(len(q))) / 1e9
+        answer = answers.get(splice["chunk_id"])
+        age_ms = None
+        if answer is not None and answer["taken"]:
+            trimmed = answer["arg"] if answer["code"] == AckCode.OK_TRIMMED.name else 0
+            age_ms = (splice["t0_ns"] + trimmed * splice["dt_ns"] - splice["observed_at_ns"]) / 1e6
+        out.append(Plan(t_s, q, age_ms, bool(splice["slowed"])))
+    return out
 
 
 def _spans(t_s: F64, names: Sequence[str], good: tuple[str, ...]) -> list[Span]:
@@ -217,12 +228,12 @@ def _events(run: _Episode, t0_ns: int) -> list[Event]:
         if value["from"] == "host":
             row = FAULTS.get(value["fault"])
             out.append(Event((value["at_ns"] - t0_ns) / 1e9, value["fault"], value["name"], value["text"],
-                             row.remedy if row is not None else ""))
+                             row.remedy if row is not None else "", value["name"] in _ORDERLY))
         elif value["from"] == "mcu" and value["kind"] in _MCU_TOLD:
             known = _MCU_TOLD[value["kind"]].get(value["arg0"])
             name, cause, remedy = known or (f"number {value['arg0']}", "unknown to this host", "")
             text = f"microcontroller: {cause}" + (f" (axis {value['arg1']})" if value["arg1"] else "")
-            out.append(Event((at_ns - t0_ns) / 1e9, value["arg0"], name, text, remedy))
+            out.append(Event((at_ns - t0_ns) / 1e9, value["arg0"], name, text, remedy, name in _ORDERLY))
         elif value["from"] == "supervisor":
             out.append(Event((at_ns - t0_ns) / 1e9, 0, f"{value['died']} ended", value["text"]))
     return out
@@ -303,13 +314,15 @@ def _moments(
     answers = [answer for answer in run.answers if answer.chunk.sequence in run.requests]
     if not answers:
         return []
-    chosen = [answers[i] for i in np.unique(np.linspace(0, len(answers) - 1, _MOMENTS).astype(int))]
+    tolerance_ns = robot.chunk_dt_ms * 500_000
+    foreseen = [answer for answer in answers if _imagined(answers, answer, tolerance_ns)]
+    best = foreseen if decode is not None and len(foreseen) >= _MOMENTS // 2 else answers
+    chosen = [best[i] for i in np.unique(np.linspace(0, len(best) - 1, _MOMENTS).astype(int))]
     wanted: dict[str, set[int]] = {camera.name: set() for camera in robot.cameras}
     for answer in chosen:
         for name, index in run.requests[answer.chunk.sequence].frames.items():
             wanted[name].add(index & 0xFFFFFFFF)
     frames = _frames(path, wanted)
-    tolerance_ns = robot.chunk_dt_ms * 500_000
     out = []
     for answer in chosen:
         request = run.requests[answer.chunk.sequence]

@@ -8,6 +8,7 @@ from importlib import resources
 
 import numpy as np
 
+from edge_wam.contracts import F64, U8
 from edge_wam.report.png import data_uri
 from edge_wam.report.run import Moment, RunData, Span, percentiles
 from edge_wam.report.svg import Band, Line, histogram, line_chart, thin
@@ -41,8 +42,8 @@ def _head(run: RunData) -> str:
     )
 
 
-def _p(values: np.ndarray[tuple[int], np.dtype[np.float64]], percent: float) -> str:
-    return f"{np.percentile(values, percent):.0f} ms" if len(values) else "–"
+def _p(values: F64) -> str:
+    return "{:.0f} / {:.0f} ms".format(*np.percentile(values, [50, 99])) if len(values) else "–"
 
 
 def _tiles(run: RunData) -> str:
@@ -50,17 +51,17 @@ def _tiles(run: RunData) -> str:
     tiles = [
         (f"{run.duration_s:.1f} s", "motion"),
         (f"{len(run.plans)}", f"chunks, {rate:.1f} a second"),
-        (f"{_p(run.latency_ms, 50)} / {_p(run.latency_ms, 99)}", "planning latency p50 / p99"),
-        (f"{_p(run.age_ms, 50)} / {_p(run.age_ms, 99)}", "age at actuation p50 / p99"),
+        (_p(run.latency_ms), "planning latency p50 / p99"),
+        (_p(run.age_ms), "age at actuation p50 / p99"),
         (f"{sum(run.refused.values())}", "chunks refused"),
-        (f"{len(run.events)}", "faults and events"),
+        (f"{len(run.faults)}", "faults"),
     ]
     if run.control_late_ms is not None:
-        tiles.insert(4, (f"{run.control_late_ms[1]:.1f} ms", "control lateness p99"))
+        tiles.insert(4, ("{:.1f} / {:.1f} ms".format(*run.control_late_ms[:2]), "control lateness p50 / p99"))
     return '<ul class="tiles">' + "".join(f"<li><b>{a}</b>{escape(b)}</li>" for a, b in tiles) + "</ul>"
 
 
-def _picture(image: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]], label: str, at_s: float) -> str:
+def _picture(image: U8, label: str, at_s: float) -> str:
     alt = escape(f"{label}, at {at_s:.2f} s", quote=True)
     height, width = image.shape[:2]
     return (
@@ -181,7 +182,7 @@ def _timing(run: RunData) -> str:
                 f"{histogram(title, f'p50 / p99: {text}, {len(values)} values', values, limit=limit)}</figure>"
             )
     if run.plans:
-        t, age = thin(np.array([float(plan.t_s[0]) for plan in run.plans]), run.age_ms)
+        t, age = thin(np.array([float(p.t_s[0]) for p in run.plans if p.age_ms is not None]), run.age_ms)
         charts.append(
             "<figure><h3>Age at actuation over time [ms]</h3>"
             + line_chart("Age over time", "age of the oldest input of each chunk when it took effect",
@@ -231,7 +232,7 @@ def _timeline(run: RunData) -> str:
     marks = "".join(
         f'<span class="tick" style="left:{(event.at_s - run.start_s) / total * 100:.2f}%" '
         f'title="{escape(f"{event.number} {event.name} at {event.at_s:.2f} s", quote=True)}"></span>'
-        for event in run.events
+        for event in run.faults
         if run.start_s <= event.at_s <= run.end_s
     )
     lanes = _lane("MCU", run.mcu_states, run) + _lane("host", run.degrade, run)
@@ -243,14 +244,15 @@ def _timeline(run: RunData) -> str:
             for e in run.events
         )
         table = (
-            '<div class="wide"><table class="events"><thead><tr><th>time</th><th>no.</th><th>fault</th><th>seen</th>'
+            '<div class="wide"><table class="events"><thead><tr><th>time</th><th>no.</th><th>event</th><th>seen</th>'
             f"<th>remedy</th></tr></thead><tbody>{rows}</tbody></table></div>"
         )
     else:
-        table = "<p>No fault was raised.</p>"
+        table = ""
     states = "; ".join(f"{s.name} from {s.start_s:.2f} s" for s in run.mcu_states)
     aloud = f'<p class="soft">Microcontroller: {escape(states or "no state was recorded")}.</p>'
-    return f'<h2>Microcontroller and faults</h2><div class="panel">{lanes}</div>{aloud}{table}'
+    none = "" if run.faults else "<p>No fault was raised.</p>"
+    return f'<h2>Microcontroller and faults</h2><div class="panel">{lanes}</div>{aloud}{none}{table}'
 
 
 def _facts(run: RunData) -> str:

@@ -32,22 +32,26 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A fault, as it happened."""
+    """A fault as it happened; ``orderly``: an ordinary stop, nothing to worry about."""
 
     at_s: float
     number: int
     name: str
     text: str
     remedy: str = ""
+    orderly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One splice: knots [H, D] at ``t_s`` [H], and the age of its oldest input when it took effect."""
+    """One splice: knots [H, D] at ``t_s`` [H], and the age of its oldest input when it took effect.
+
+    ``age_ms`` counts to the first knot that the microcontroller took; None where it took none.
+    """
 
     t_s: F64
     q: F64
-    age_ms: float
+    age_ms: float | None
     slowed: bool
 
 
@@ -123,8 +127,13 @@ class RunData:
 
     @property
     def age_ms(self) -> F64:
-        """Age of the oldest input of each splice when it took effect."""
-        return np.array([plan.age_ms for plan in self.plans])
+        """Age of the oldest input of each splice that the microcontroller took, when it took effect."""
+        return np.array([plan.age_ms for plan in self.plans if plan.age_ms is not None])
+
+    @property
+    def faults(self) -> Sequence[Event]:
+        """The events that are no ordinary stop."""
+        return [event for event in self.events if not event.orderly]
 
     @property
     def end_s(self) -> float:

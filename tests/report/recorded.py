@@ -88,3 +88,7 @@ def _plan(recorder: Recorder, now: int, t: float, k: int) -> None:
         "observed_at_ns": now - (sequence % 7) * MS, "slowed": False, "surprise": 0.1 if k > 20 else None, "prefix": 0,
         "latency_ns": (12 + sequence % 9) * MS, "step_ns": 12 * MS,
     })
+    recorder.put("/event", now + 3 * MS, {
+        "from": "link", "chunk_id": sequence, "code": "OK_TRIMMED" if sequence == 2 else "OK", "arg": 1,
+        "taken": sequence != 5, "lead_ns": 0, "round_trip_ns": 3 * MS,
+    })

@@ -77,12 +77,14 @@ def test_numbers_are_those_of_the_recording(recording: Path) -> None:
     assert len(run.plans) == 26
     assert run.latency_ms[0] == 13.0 and set(run.step_ms) == {12.0}
     assert run.age_ms[0] == pytest.approx(51.0)  # t0 is 50 ms ahead, the oldest input 1 ms old
+    assert run.age_ms[1] == pytest.approx(102.0)  # the microcontroller trimmed one knot of 50 ms
+    assert len(run.age_ms) == 25 and run.plans[4].age_ms is None  # one chunk it did not take at all
     assert run.plans[3].t_s[0] == pytest.approx(0.35)
     assert [(s.name, s.good) for s in run.mcu_states] == [("RUN", True), ("STOP", False)]
     assert [s.name for s in run.degrade] == ["NOMINAL", "HOLD"]
     assert run.degrade[0].end_s == pytest.approx(2.6, abs=0.011)
     assert [(e.number, e.name) for e in run.events] == [(1001, "POLICY_DEADLINE_MISSED"), (1, "HOST_SILENT")]
-    assert run.events[0].remedy and run.events[1].remedy
+    assert run.events[0].remedy and run.events[1].remedy and len(run.faults) == 2
     assert run.refused == {"CHUNK_LATE": 2} and run.deadline_ms == 150.0
     assert np.abs(run.setpoint - run.position)[:, 2].max() == pytest.approx(0.001, rel=0.1)
     assert run.outcome.done is None and "POLICY_DEADLINE_MISSED" in run.outcome.why
