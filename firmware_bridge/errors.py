@@ -32,6 +32,10 @@ class TransportClosed(LinkError):
     """The cable is out: the other end of the byte stream is gone."""
 
 
+class LinkBusy(LinkError):
+    """The microcontroller does not keep up; nothing was sent, because a queue of plans would only all be late."""
+
+
 class ClockError(LinkError):
     """The offset between host and microcontroller clock is not known well enough to send timed motion."""
 

@@ -30,6 +30,8 @@ Clock = Callable[[], int]
 ANSWER_NS = 50_000_000
 """A command is sent again after this long."""
 TRIES = 3
+CHUNK_ANSWER_NS = 500_000_000
+"""A chunk counts as on its way until it is answered, at most this long."""
 HELLO_RETRY_NS = 20_000_000
 
 
@@ -46,6 +48,7 @@ class Command:
     answer: Ack | None = None
     answered_ns: int = 0
     failed: bool = False
+    overdue: bool = False
 
     @property
     def done(self) -> bool:
@@ -98,7 +101,7 @@ class Conversation:
         once = isinstance(message, Chunk)
         frame = self.send(message)
         now = self.clock()
-        new = Command(message, frame, now, now + (2 if once else 1) * ANSWER_NS, 0 if once else TRIES - 1)
+        new = Command(message, frame, now, now + (CHUNK_ANSWER_NS if once else ANSWER_NS), 0 if once else TRIES - 1)
         self._commands[self._seq] = new
         return new
 

@@ -69,6 +69,7 @@ class LibraryTransport:
     """
 
     dropped_frames = 0
+    backlog = 0
 
     def __init__(
         self,

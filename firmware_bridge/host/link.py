@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from firmware_bridge.errors import ChunkRefused, ClockError, LinkError
+from firmware_bridge.errors import ChunkRefused, ClockError, LinkBusy, LinkError
 from firmware_bridge.host.conversation import Conversation
 from firmware_bridge.host.link_session import ENERGISED, HEARTBEAT_NS, MILLISECOND, LinkSession
 from firmware_bridge.host.link_state import F64, LinkState
@@ -31,6 +31,7 @@ from firmware_bridge.host.motion import check_times, chunk_message, micro_knots
 from firmware_bridge.host.transport import Transport
 
 CONNECT_EXCHANGES = 16
+CHUNKS_IN_FLIGHT = 2
 _HEARTBEAT_EARLY_NS = 2 * MILLISECOND
 """A 100 Hz caller beats every second cycle, even when a cycle comes a little early."""
 
@@ -77,6 +78,7 @@ class Link(LinkSession):
             ChunkRefused: a number that is none, outside the limits, of another shape, or a time that the wire cannot
                 carry. Nothing was sent.
             ClockError: the clocks are not known well enough.
+            LinkBusy: two chunks are unanswered or bytes wait: the MCU does not keep up. Nothing was sent.
             LinkError: not armed, or the MCU was reset.
             TransportClosed: the cable is out.
         """
@@ -91,6 +93,13 @@ class Link(LinkSession):
                 expected="an armed MCU", remedy="arming is the operator's act",
             )
         self._require_clock()
+        self._settle_chunks()
+        if len(self._chunks) >= CHUNKS_IN_FLIGHT or self._talk.transport.backlog:
+            self._talk.counters.chunks_skipped += 1
+            raise LinkBusy(
+                f"{len(self._chunks)} chunks unanswered, {self._talk.transport.backlog} bytes waiting",
+                expected=f"less than {CHUNKS_IN_FLIGHT} and none", remedy="send the newest plan a little later",
+            )
         t0_us = self._sync.to_mcu_us(t0_ns)
         message = chunk_message(samples, t0_us, dt_ns, chunk_id, self.limits, self.encoding)
         self._chunk_id = chunk_id

@@ -44,6 +44,8 @@ TIME_FAST_NS, TIME_SLOW_NS = 50 * MILLISECOND, 500 * MILLISECOND
 """Clock exchanges: 20 Hz until the window is full, then 2 Hz."""
 TIME_LOST_NS = 200 * MILLISECOND
 """A clock exchange that took longer would tell nothing."""
+CHUNK_OVERDUE_NS = 100 * MILLISECOND
+"""A chunk without an answer for this long counts as lost; should the answer still come, it is told."""
 GATHER_S = 0.001
 CLOCK_BACK_US = 100_000
 """An MCU clock that is this far behind its own last report is that of another boot."""
@@ -233,10 +235,14 @@ class LinkSession:
 
     def _settle_chunks(self) -> None:
         counters = self._talk.counters
+        now = self._clock()
+        for command in self._chunks:
+            if command.answer is None and not command.overdue and now - command.sent_ns >= CHUNK_OVERDUE_NS:
+                command.overdue = True
+                counters.chunks_unanswered += 1
         while self._chunks and self._chunks[0].done:
             command = self._chunks.popleft()
             if command.answer is None:
-                counters.chunks_unanswered += 1
                 continue
             assert isinstance(command.message, Chunk)
             answer = ChunkAnswer.from_ack(
@@ -312,6 +318,10 @@ class LinkSession:
 
     def _send_heartbeat(self, now: int) -> None:
         if not self._talk.open or self._talk.hello is None:
+            return
+        if self._talk.transport.backlog:
+            # It would be told late, and an old sign of life is a lie. The next cycle tells a newer one.
+            self._talk.counters.beats_skipped += 1
             return
         flags = HEARTBEAT_FLAG_ARMED if self._armed else 0
         try:

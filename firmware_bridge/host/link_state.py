@@ -75,6 +75,10 @@ class LinkCounters:
     resent: int = 0
     """Commands sent again because no answer came within 50 ms."""
     chunks_sent: int = 0
+    chunks_skipped: int = 0
+    """Not sent because the MCU does not keep up."""
+    beats_skipped: int = 0
+    """Heartbeats not sent because they would have waited behind older bytes."""
     chunks_accepted: int = 0
     chunks_trimmed: int = 0
     """Of the accepted ones: those whose first knots came too late."""

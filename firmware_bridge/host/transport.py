@@ -21,6 +21,8 @@ from firmware_bridge.errors import LinkError, TransportClosed
 
 OUTBOX_BYTES = 4096
 """At 921600 baud this is 44 ms of traffic: beyond it a frame would arrive too late to be of use."""
+SOCKET_BYTES = 4096
+"""The kernel's own buffer of a socket, or a stalled emulator would be fed heartbeats that are seconds old."""
 
 
 class Transport(Protocol):
@@ -29,6 +31,10 @@ class Transport(Protocol):
     @property
     def dropped_frames(self) -> int:
         """Frames that :meth:`write` threw away because the other end did not read."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait here because the other end does not keep up. While there are any, news would arrive old."""
 
     def write(self, frame: bytes) -> None:
         """Hand over one whole frame without blocking.
@@ -64,8 +70,9 @@ class FdTransport:
         self._outbox = bytearray()
         os.set_blocking(fd, False)
 
-    def fileno(self) -> int:
-        return self._fd
+    @property
+    def backlog(self) -> int:
+        return len(self._outbox)
 
     def write(self, frame: bytes) -> None:
         self._flush()
@@ -144,6 +151,7 @@ class SocketTransport(FdTransport):
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._socket = sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
         super().__init__(sock.fileno(), name)
 
     def _close_fd(self) -> None:

@@ -58,6 +58,7 @@ class FakeMcu:
     """A transport with the answers behind it."""
 
     dropped_frames = 0
+    backlog = 0
 
     def __init__(self) -> None:
         self.time_ns = 1_000_000_000

@@ -5,6 +5,7 @@ Times are taken from the MCU's own stamps: a busy test machine delays the observ
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import signal
@@ -13,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-from firmware_bridge.errors import LinkError, TransportClosed
+from firmware_bridge.errors import LinkBusy, LinkError, TransportClosed
 from firmware_bridge.host.framing import FrameReceiver, LinkFrame, encode_frame
 from firmware_bridge.host.messages import (
     HOST_GONE_US,
@@ -386,10 +387,8 @@ def drive_along(link, seconds: float) -> None:  # type: ignore[no-untyped-def]
         if step % 20 == 1 and link.state.armed and not link.state.reset_seen:
             q = np.tile(link.state.setpoint, (16, 1))
             q[:, 0] += 0.1 * (np.arange(16) * 0.05 + 0.06)
-            try:
+            with contextlib.suppress(LinkBusy):  # the microcontroller may just have been hung
                 link.send_chunk(cycle + 60_000_000, 50_000_000, np.minimum(q, 0.5), next(CHUNK_IDS))
-            except LinkError:
-                assert not link.state.armed
         link.heartbeat(step, 0)
         cycle += 10_000_000
         link.service(cycle)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firmware_bridge.errors import ChunkRefused, ClockError, LinkError, TransportClosed
+from firmware_bridge.errors import ChunkRefused, ClockError, LinkBusy, LinkError, TransportClosed
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.messages import (
     HEARTBEAT_FLAG_ARMED,
@@ -315,7 +315,11 @@ def test_a_chunk_is_never_sent_twice_and_its_missing_answer_is_counted() -> None
     mcu, link = armed()
     mcu.swallow = lambda message: isinstance(message, Ack)
     link.send_chunk(mcu.time_ns + DT, DT, HOME, 1)
-    for _ in range(40):
+    for _ in range(11):
+        mcu.time_ns += 10_000_000
+        link.poll()
+    assert link.state.counters.chunks_unanswered == 1
+    for _ in range(60):
         mcu.time_ns += 10_000_000
         link.poll()
     assert len(mcu.of(Chunk)) == 1
@@ -334,6 +338,41 @@ def test_answers_to_chunks_are_counted_by_what_became_of_them() -> None:
         4, 2, 1, 2
     )
     assert link.state.last_chunk is not None and link.state.last_chunk.code is AckCode.LATE
+
+
+def test_an_mcu_that_does_not_keep_up_is_sent_two_chunks_and_no_queue() -> None:
+    mcu, link = armed()
+    mcu.swallow = lambda message: isinstance(message, Ack)
+    for number in (1, 2):
+        link.send_chunk(mcu.time_ns + DT, DT, HOME, number)
+    for number in (3, 4):
+        with pytest.raises(LinkBusy, match="2 chunks unanswered"):
+            link.send_chunk(mcu.time_ns + DT, DT, HOME, number)
+    assert len(mcu.of(Chunk)) == 2 and link.state.counters.chunks_skipped == 2
+    mcu.swallow = lambda message: False
+    mcu.time_ns += 600_000_000
+    link.poll()
+    mcu.backlog = 1
+    with pytest.raises(LinkBusy, match="1 bytes waiting"):
+        link.send_chunk(mcu.time_ns + DT, DT, HOME, 5)
+    mcu.backlog = 0
+    link.send_chunk(mcu.time_ns + DT, DT, HOME, 6)
+    assert len(mcu.of(Chunk)) == 3
+
+
+def test_a_sign_of_life_is_never_queued_behind_older_bytes() -> None:
+    mcu, link = armed()
+    before = len(mcu.of(Heartbeat))
+    mcu.backlog = 100
+    for step in range(10):
+        mcu.time_ns += 20_000_000
+        link.heartbeat(step, 0)
+    assert len(mcu.of(Heartbeat)) == before
+    assert link.state.counters.beats_skipped == 10
+    mcu.backlog = 0
+    mcu.time_ns += 20_000_000
+    link.heartbeat(11, 0)
+    assert len(mcu.of(Heartbeat)) == before + 1
 
 
 # -- heartbeats -----------------------------------------------------------------------------------------------------
