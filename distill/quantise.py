@@ -83,11 +83,10 @@ def calibrate(
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
     histograms = {name: Histogram() for name in names}
-    count = 0
-    for count, feed in enumerate(feeds, 1):
+    for feed in feeds:
         for name, value in zip(names, session.run(names, dict(feed)), strict=True):
             histograms[name].add(value)
-    if not count:
+    if not all(h.counts.any() for h in histograms.values()):
         raise ContractError("nothing to calibrate on", expected="inputs from the student's own episodes")
     return {name: max(h.percentile(PERCENTILE), 1e-6) / 127.0 for name, h in histograms.items()}
 

@@ -6,6 +6,7 @@ recovery. A pushed interval is marked (``expert`` = 0) and never becomes a targe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,14 +118,13 @@ def demonstrate(world: World, embodiment: Embodiment, rng: np.random.Generator) 
 
 
 def generate(
-    root: Path, embodiment: Embodiment, *, per_task: int, seed: int, tasks: tuple[str, ...] = tuple(TASKS)
-) -> DatasetWriter:
+    root: Path, embodiment: Embodiment, *, per_task: int, seed: int, tasks: tuple[str, ...] = tuple(TASKS),
+    report: Callable[[int, int, str], None] = lambda done, total, remark: None,
+) -> DatasetWriter:  # fmt: skip
     """Write ``per_task`` successful demonstrations of each task; resumes where an interrupted run stopped.
 
     Seeds run upwards from ``seed`` and must stay below TRAIN_SEED_LIMIT: evaluation seeds are never seen.
     """
-    from rich.progress import track
-
     if seed < 0 or seed + per_task > TRAIN_SEED_LIMIT:
         raise ConfigError(
             f"seeds {seed}..{seed + per_task - 1}", expected=f"0 to {TRAIN_SEED_LIMIT - 1}",
@@ -136,7 +136,7 @@ def generate(
     )  # fmt: skip
     worlds = {task: World(task, seed) for task in tasks}
     total = per_task * len(tasks)
-    for number in track(range(writer.episodes, total), description="demonstrations"):
+    for number in range(writer.episodes, total):
         task = tasks[number % len(tasks)]
         episode_seed = seed + number // len(tasks)
         for attempt in range(20):  # a pushed expert may fail: draw other pushes for the same seed
@@ -150,6 +150,7 @@ def generate(
         chunk, mask = hindsight_chunks(np.asarray(recording.action), np.asarray(recording.expert))
         frames = {camera: np.stack(images) for camera, images in recording.frames.items()}
         writer.add(world.instruction, recording.vectors(chunk, mask), frames)
+        report(number + 1, total, f"{task} seed {episode_seed}, {len(chunk)} frames, attempt {attempt + 1}")
     for world in worlds.values():
         world.close()
     writer.finalize()

@@ -36,8 +36,8 @@ _SCALARS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 class Feature:
     """A vector feature of every frame: its length and the names of its entries.
 
-    One entry alone is stored as a plain column: LeRobot reads shape [1] as a scalar and refuses a list there. Yes and no
-    are stored as ``bool``, as LeRobot's own ``next.done`` is; in memory everything is float32 [T, n].
+    One entry alone is stored as a plain column: LeRobot reads shape [1] as a scalar and refuses a list there. Yes and
+    no are stored as ``bool``, as LeRobot's own ``next.done`` is; in memory everything is float32 [T, n].
     """
 
     length: int

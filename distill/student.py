@@ -1,0 +1,40 @@
+"""A student as a training run leaves it: codec and transformer side by side in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distill.checkpoint import load_checkpoint
+from distill.models.codec import FrameCodec
+from distill.models.config import StudentConfig
+from distill.models.wam import WorldActionTransformer
+from edge_wam.errors import ConfigError
+
+CODEC_FILE = "codec.pt"
+WAM_FILE = "wam.pt"
+
+
+def load_codec(run: Path, config: StudentConfig) -> FrameCodec:
+    """The trained codec of a run.
+
+    Raises:
+        ConfigError: there is none yet, or it has another size.
+    """
+    codec = FrameCodec(config)
+    if not load_checkpoint(run / CODEC_FILE, {"codec": codec}):
+        raise ConfigError(f"{run / CODEC_FILE} does not exist", remedy="train it first: python -m distill codec")
+    return codec.eval()
+
+
+def load_wam(run: Path, config: StudentConfig) -> tuple[WorldActionTransformer, int]:
+    """The averaged weights of a run as last saved, and the step they were saved at.
+
+    Raises:
+        ConfigError: there are none yet, or they have another size.
+    """
+    wam = WorldActionTransformer(config)
+    step = load_checkpoint(run / WAM_FILE, {"wam": wam})
+    if not step:
+        raise ConfigError(f"{run / WAM_FILE} does not exist", remedy="train it first: python -m distill train")
+    wam.eval()
+    return wam, step
