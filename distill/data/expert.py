@@ -57,7 +57,7 @@ class Expert:
     """The scripted policy of a world's task, giving waypoints, and the follower that goes there."""
 
     def __init__(self, world: World, embodiment: Embodiment) -> None:
-        import metaworld.policies as policies
+        from metaworld import policies
 
         self._policy: Any = getattr(policies, world.task.policy)()
         sys.modules[type(self._policy).__module__].move = _whole_way  # type: ignore[attr-defined]

@@ -149,7 +149,8 @@ def make_windows(frames: Frames, latents: Tensor, config: StudentConfig, embodim
     mask = np.zeros((n, config.horizon, config.action_width), np.float32)
     mask[..., :dof] = frames.chunk_mask[..., None]
     return Windows(
-        latent=latents, state=torch.from_numpy(state), action=torch.from_numpy(action), action_mask=torch.from_numpy(mask),
+        latent=latents, state=torch.from_numpy(state), action=torch.from_numpy(action),
+        action_mask=torch.from_numpy(mask),
         past=torch.from_numpy(np.maximum(past, frames.first[:, None])),
         past_mask=torch.from_numpy((past >= frames.first[:, None]).astype(np.float32)),
         future=torch.from_numpy(np.minimum(future, frames.last[:, None])),

@@ -76,7 +76,7 @@ CONFIGS: dict[str, StudentConfig] = {
     "nano": StudentConfig(
         name="nano", depth=5, width=128, ffn=512, heads=4, grid=(8, 16), latent_channels=16, patch=2, future_patch=4,
         past_frames=1, past_stride=4, future_knots=(8, 16), horizon=16, text_length=10, text_depth=1,
-    ),  # fmt: skip
+    ),
     "0.4b": _wan("0.4b", 24, 1024, 4096, 16),
     "1.3b": _wan("1.3b", 30, 1536, 8960, 12),
     "2b": _wan("2b", 28, 2048, 8192, 16),
