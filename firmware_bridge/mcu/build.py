@@ -60,7 +60,7 @@ TARGETS: dict[str, Target] = {
     "host": Target(
         "edgewam-mcu-host", "cc", ("-D_GNU_SOURCE", "-DPORT_WATCHDOG_MS=500"),
         ("ports/host/main.c", "ports/host/watchdog.c"),
-    ),  # fmt: skip
+    ),
     "lib": Target("libedgewam_mcu.so", "cc", ("-shared", "-fPIC", "-fvisibility=default"), ("ports/host/lib.c",)),
 }
 

@@ -1,4 +1,4 @@
-"""The build: rebuilt only when something changed, errors that name the tool, and the same bytes from the same sources."""
+"""The build: rebuilt only when something changed, errors name the tool, the same sources give the same bytes."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_the_crc_agrees_with_the_host_and_continues(data: bytes, cut: int) -> No
 BODIES = st.one_of(
     st.binary(min_size=1, max_size=640),
     st.integers(1, 640).map(lambda n: b"\x11" * n),
-    st.lists(st.sampled_from([b"\0", b"\x11" * 253, b"\x11" * 254, b"\x11" * 255]), min_size=1, max_size=3).map(b"".join),
+    st.lists(st.sampled_from([b"\0", b"\x11" * 253, b"\x11" * 254]), min_size=1, max_size=3).map(b"".join),
 )
 
 

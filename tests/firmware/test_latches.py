@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_an_emergency_stop_brakes_at_the_next_tick_switches_off_at_rest_and_stay
     while mcu.drive_on:
         path.append(mcu.tick()[0][0])
     assert len(path) <= 1 + 80 + 2, "0.8 m/s at 10 m/s^2 is 80 ms"
-    steps = [b - a for a, b in zip(path, path[1:], strict=False)]
+    steps = [b - a for a, b in itertools.pairwise(path)]
     assert steps == sorted(steps, reverse=True)
     for message in (mcu.chunk([(0,)] * 16), m.Hold(), m.FaultAck(0), m.EstopClear(mcu.hello().clear_nonce ^ 1)):
         assert mcu.ask(message).code >= 16
@@ -122,7 +123,7 @@ def test_sessions_differ_from_boot_to_boot_and_are_never_zero() -> None:
         reset(mcu, ResetCause.SOFTWARE)
         sessions.append(mcu.session)
     assert 0 not in sessions
-    assert all(a != b for a, b in zip(sessions, sessions[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(sessions))
     assert len(set(sessions)) > 250
 
 

@@ -1,4 +1,4 @@
-"""The limiter: position, velocity and acceleration hold for any target whatever, and a target at rest is not overshot."""
+"""The limiter: position, velocity and acceleration hold for any target, and a target at rest is not overshot."""
 
 from __future__ import annotations
 
@@ -61,11 +61,9 @@ def reachable(draw: st.DrawFn) -> tuple[Limits, Motion]:
     """Any table and any state from which the invariant holds, not only those that a short run would reach."""
     limits = draw(tables())
     position = draw(st.integers(limits.position_min, limits.position_max))
-    most = limits.velocity_max
-    up = min(most, limits.acceleration_max + LIB.ew_speed_for_way(limits.position_max - position, limits.acceleration_max))
-    down = min(
-        most, limits.acceleration_max + LIB.ew_speed_for_way(position - limits.position_min, limits.acceleration_max)
-    )
+    most, a = limits.velocity_max, limits.acceleration_max
+    up = min(most, a + LIB.ew_speed_for_way(limits.position_max - position, a))
+    down = min(most, a + LIB.ew_speed_for_way(position - limits.position_min, a))
     motion = Motion(position, draw(st.integers(-down, up)))
     assert LIB.ew_limiter_holds(motion, limits)
     return limits, motion
@@ -118,7 +116,7 @@ def test_limits_hold_while_braking_and_speed_only_falls(start: tuple[Limits, Mot
 
 
 @pytest.mark.parametrize("limits", TABLES)
-@pytest.mark.parametrize("side", (-1, 1))
+@pytest.mark.parametrize("side", [-1, 1])
 def test_a_target_at_rest_is_reached_exactly_and_never_overshot(limits: Limits, side: int) -> None:
     middle = (limits.position_min + limits.position_max) // 2
     reach = min(limits.position_max - middle, 2000 * limits.velocity_max)

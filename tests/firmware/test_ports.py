@@ -135,7 +135,7 @@ def test_the_host_port_is_reset_by_its_watchdog_when_its_loop_hangs() -> None:
         assert isinstance(hello, m.Hello)
         assert (hello.reset_cause, hello.state, hello.boots) == (m.ResetCause.WATCHDOG, m.McuState.FAULT, 2)
         assert hello.reset_pc > 0 and hello.reset_tick > 0
-        assert [s for s in board.setpoints if s.tick == 0][0].enable == 0
+        assert next(s for s in board.setpoints if s.tick == 0).enable == 0
         os.kill(board.emulator.pid, signal.SIGHUP)
         hello = board.wait(m.Hello, nonce=0)
         assert isinstance(hello, m.Hello)

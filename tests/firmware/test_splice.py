@@ -50,7 +50,9 @@ def test_a_chunk_that_began_in_the_past_is_trimmed_or_late(lead_us: int, n: int,
     assert mcu.setpoint() == before
 
 
-@pytest.mark.parametrize(("blend_ms", "lead_us", "dropped"), [(20, 20_000, 0), (20, 19_000, 1), (20, 5_000, 2), (50, 2_000, 5)])
+@pytest.mark.parametrize(
+    ("blend_ms", "lead_us", "dropped"), [(20, 20_000, 0), (20, 19_000, 1), (20, 5_000, 2), (50, 2_000, 5)]
+)
 def test_knots_closer_than_the_blend_are_dropped_but_two_are_kept(blend_ms: int, lead_us: int, dropped: int) -> None:
     mcu = Mcu().ready()
     assert mcu.ask(mcu.chunk(at_rest(16), lead_us=lead_us, dt_us=10_000, blend_ms=blend_ms)).arg == dropped
@@ -59,7 +61,7 @@ def test_knots_closer_than_the_blend_are_dropped_but_two_are_kept(blend_ms: int,
 
 
 @pytest.mark.parametrize(
-    ("last_us", "code"), [(m.HORIZON_MAX_US, AckCode.OK), (m.HORIZON_MAX_US + 10, AckCode.FAR), (2**31 - 1, AckCode.FAR)]
+    ("last_us", "code"), [(10_000_000, AckCode.OK), (10_000_010, AckCode.FAR), (2**31 - 1, AckCode.FAR)]
 )
 def test_knots_farther_ahead_than_10_s_are_refused(last_us: int, code: AckCode) -> None:
     mcu = Mcu().ready()
@@ -93,7 +95,7 @@ def test_a_knot_outside_the_position_limits_refuses_the_whole_chunk(q: int, code
 
 @pytest.mark.parametrize(("step", "code"), [(40_000, AckCode.OK), (40_021, AckCode.OK), (40_022, AckCode.RANGE)])
 @pytest.mark.parametrize("side", [-1, 1])
-def test_a_step_that_implies_more_than_the_velocity_limit_refuses_the_chunk(step: int, code: AckCode, side: int) -> None:
+def test_a_step_faster_than_the_velocity_limit_refuses_the_chunk(step: int, code: AckCode, side: int) -> None:
     """0.8 m/s over 50 ms is 40 mm; 1 um and one LSB (20 um) are forgiven to rounding."""
     mcu = Mcu().ready()
     ack = mcu.ask(mcu.chunk([(0,), (0,), (side * step,), (side * step,)]))
@@ -224,10 +226,10 @@ def _acceleration(path: list[int]) -> int:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(-60, 200), st.integers(10_000, 70_000)), min_size=2, max_size=8), st.integers(0, 60))
-def test_position_and_velocity_continue_over_any_splice(
-    splices: list[tuple[int, int]], blend_ms: int
-) -> None:
+@given(
+    st.lists(st.tuples(st.integers(-60, 200), st.integers(10_000, 70_000)), min_size=2, max_size=8), st.integers(0, 60)
+)
+def test_position_and_velocity_continue_over_any_splice(splices: list[tuple[int, int]], blend_ms: int) -> None:
     """Chunks that disagree with each other, spliced at any phase: the commanded velocity never steps by more than the
     acceleration limit, and the position never by more than the velocity limit."""
     mcu = Mcu().ready([0])
@@ -243,7 +245,7 @@ def test_position_and_velocity_continue_over_any_splice(
 
 
 def test_a_reversal_is_one_smooth_curve_from_the_old_velocity_to_the_new() -> None:
-    """Limits that never bite, so this is the plan: from +0.5 m/s to -0.5 m/s. A hard switch would step by 1000 um/tick."""
+    """Limits that never bite, so this is the plan: from +0.5 to -0.5 m/s. A hard switch would step by 1000 um/tick."""
     mcu = Mcu([FAST]).ready([0])
     mcu.ask(mcu.chunk([(25_000 * k,) for k in range(16)]))
     path = [q for (q,) in mcu.tick(200)]
@@ -268,8 +270,7 @@ def test_replanning_the_same_motion_does_not_disturb_it() -> None:
         lead = 50_000 + turn * 137 % 1000
         knots = [(plan(mcu.now_us + lead + 50_000 * k),) for k in range(16)]
         assert mcu.ask(mcu.chunk(knots, lead_us=lead)).code == AckCode.OK
-        for (q,) in mcu.tick(100):
-            pass
+        mcu.tick(100)
         for (q,) in mcu.tick(1):
             errors.append(abs(q - plan(mcu.now_us)))
             path.append(q)

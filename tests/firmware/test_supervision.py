@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from firmware_bridge.host import messages as m
@@ -21,9 +23,9 @@ def running(mcu: Mcu | None = None) -> Mcu:
 def decelerates_to_rest(mcu: Mcu) -> None:
     """From here on speed only falls, at the full deceleration, and the axis then stays where it is."""
     setpoints = [s[0] for s in mcu.tick(200)]
-    steps = [b - a for a, b in zip(setpoints, setpoints[1:], strict=False)]
-    assert all(abs(b) <= abs(a) for a, b in zip(steps, steps[1:], strict=False))
-    falls = [a - b for a, b in zip(steps, steps[1:], strict=False) if b]
+    steps = [b - a for a, b in itertools.pairwise(setpoints)]
+    assert all(abs(b) <= abs(a) for a, b in itertools.pairwise(steps))
+    falls = [a - b for a, b in itertools.pairwise(steps) if b]
     assert all(9 <= fall <= 11 for fall in falls), "10 um/tick^2 is the acceleration limit"
     assert steps[-1] == 0
 
@@ -280,7 +282,7 @@ def test_every_axis_brakes_at_its_own_limit() -> None:
     mcu.ask(m.Hold())
     positions = mcu.tick(100)
     for axis, most in ((0, 11), (1, 401)):
-        steps = [b[axis] - a[axis] for a, b in zip(positions, positions[1:], strict=False)]
-        assert max(abs(b - a) for a, b in zip(steps, steps[1:], strict=False)) <= most
+        steps = [b[axis] - a[axis] for a, b in itertools.pairwise(positions)]
+        assert max(abs(b - a) for a, b in itertools.pairwise(steps)) <= most
         assert steps[-1] == 0
     assert mcu.state == McuState.ARMED and stop_cause(mcu) == StopCause.HOLD

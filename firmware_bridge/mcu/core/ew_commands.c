@@ -87,16 +87,20 @@ static uint8_t on_limits_set(ew_t *ew, command_t *command)
     return EW_ACK_CODE_OK;
 }
 
+void ew_bounds_of(const ew_limits_t *limits, ew_axis_limits_t *bounds)
+{
+    const int64_t ticks_per_s = 1000000 / EW_TICK_US;
+    bounds->position_min = (int64_t)limits->position_min * EW_SUB;
+    bounds->position_max = (int64_t)limits->position_max * EW_SUB;
+    bounds->velocity_max = ((int64_t)limits->velocity_max * EW_SUB) / ticks_per_s;
+    bounds->acceleration_max = ((int64_t)limits->acceleration_max * EW_SUB) / (ticks_per_s * ticks_per_s);
+}
+
 static void lock_limits(ew_t *ew, uint8_t axes, uint32_t crc)
 {
     for (uint8_t axis = 0u; axis < axes; axis++) {
-        const ew_limits_t *m = &ew->limits[axis];
-        ew_axis_limits_t *bounds = &ew->bounds[axis];
-        bounds->position_min = (int64_t)m->position_min * EW_SUB;
-        bounds->position_max = (int64_t)m->position_max * EW_SUB;
-        bounds->velocity_max = ((int64_t)m->velocity_max * EW_SUB * EW_TICK_US) / 1000000;
-        bounds->acceleration_max = ((int64_t)m->acceleration_max * EW_SUB) / (1000000 / EW_TICK_US) / (1000000 / EW_TICK_US);
-        ew->jump_max[axis] = m->jump_max;
+        ew_bounds_of(&ew->limits[axis], &ew->bounds[axis]);
+        ew->jump_max[axis] = ew->limits[axis].jump_max;
     }
     ew->axes = axes;
     ew->limits_crc = crc;

@@ -119,12 +119,22 @@ int32_t ew_setpoint_micro(const ew_t *ew, uint8_t axis)
     return (int32_t)((position + ((position < 0) ? -(EW_SUB / 2) : (EW_SUB / 2))) / EW_SUB);
 }
 
+/* Remembers the commanded state once more, inverted: what changes between two ticks was not changed by the core. */
+static void shadow(ew_t *ew)
+{
+    for (uint8_t axis = 0u; axis < ew->axes; axis++) {
+        ew->shadow[axis].position = ~ew->axis[axis].position;
+        ew->shadow[axis].velocity = ~ew->axis[axis].velocity;
+    }
+}
+
 static void switch_on(ew_t *ew)
 {
     for (uint8_t axis = 0u; axis < ew->axes; axis++) {
         ew->axis[axis].position = (int64_t)ew->encoder[axis] * EW_SUB;
         ew->axis[axis].velocity = 0;
     }
+    shadow(ew);
     ew->chunk_id = 0u;
     ew->stop_cause = EW_STOP_CAUSE_NONE;
     ew->host_was_armed = false;
@@ -389,16 +399,19 @@ static void brake(ew_t *ew)
     }
 }
 
-/* Looks at what was just commanded as if somebody else had computed it. The first axis that breaks a limit, or axes. */
-static uint8_t axis_beyond(const ew_t *ew, const ew_axis_motion_t *before)
+/* Looks at what was just commanded as if somebody else had computed it: against the shadow of the last tick and the limits as
+ * the host sent them, not against the limiter's own numbers. The first axis that is wrong, or axes. */
+static uint8_t axis_beyond(const ew_t *ew)
 {
     uint8_t axis = 0u;
     while (axis < ew->axes) {
         const ew_axis_motion_t *now = &ew->axis[axis];
-        const int64_t change = now->velocity - before[axis].velocity;
-        const bool good = ew_limiter_holds(now, &ew->bounds[axis]) &&
-                          (((change < 0) ? -change : change) <= ew->bounds[axis].acceleration_max) &&
-                          ((now->position - before[axis].position) == now->velocity);
+        ew_axis_limits_t limits;
+        ew_bounds_of(&ew->limits[axis], &limits);
+        const int64_t change = now->velocity - ~ew->shadow[axis].velocity;
+        const bool good = ew_limiter_holds(now, &limits) &&
+                          (((change < 0) ? -change : change) <= limits.acceleration_max) &&
+                          ((now->position - ~ew->shadow[axis].position) == now->velocity);
         if (!good) {
             break;
         }
@@ -423,18 +436,15 @@ static uint8_t axis_astray(const ew_t *ew)
 
 static void move(ew_t *ew, int64_t now_us)
 {
-    ew_axis_motion_t before[EW_MAX_AXES];
-    for (uint8_t axis = 0u; axis < ew->axes; axis++) {
-        before[axis] = ew->axis[axis];
-    }
     if ((ew->state != EW_STATE_RUN) || !follow_plan(ew, now_us)) {
         brake(ew);
         (void)ew_dispatch(ew, EW_EV_DRY, now_us); /* only RUN knows this event */
     }
-    const uint8_t beyond = axis_beyond(ew, before);
+    const uint8_t beyond = axis_beyond(ew);
     if (beyond < ew->axes) {
         ew_fault(ew, EW_FAULT_LIMITER_CHECK, (int32_t)beyond, now_us);
     }
+    shadow(ew);
     const bool latched = (ew->state == EW_STATE_ESTOP) || (ew->state == EW_STATE_FAULT);
     if (ew->encoder_new && !latched) {
         const uint8_t astray = axis_astray(ew);

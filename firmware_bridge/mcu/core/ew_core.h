@@ -61,6 +61,7 @@ struct ew {
     ew_timeline_t timeline;
     ew_plan_t plan;         /* the chunk being judged */
     ew_axis_motion_t axis[EW_MAX_AXES];
+    ew_axis_motion_t shadow[EW_MAX_AXES]; /* the complement of axis, as the last tick left it */
     uint32_t chunk_id;
     uint16_t clipped;
 
@@ -106,6 +107,7 @@ uint8_t ew_shown_axes(const ew_t *ew);
 int32_t ew_setpoint_micro(const ew_t *ew, uint8_t axis);
 
 /* ew_commands.c */
+void ew_bounds_of(const ew_limits_t *limits, ew_axis_limits_t *bounds); /* per second to per tick */
 void ew_handle(ew_t *ew, const uint8_t *body, size_t count, int64_t stamp_us, int64_t now_us);
 
 /* ew_telemetry.c */
