@@ -192,11 +192,12 @@ static void wait_for_work(retained_t *kept, uint64_t until_us, uint64_t boot_us)
         return;
     }
     for (int which = LINK; which <= DRIVE; which++) {
-        if (polled[which].revents != 0) {
-            accept_newest(kept, which);
-        }
+        /* The old end first: a host that was killed and its successor may arrive in one poll. */
         if ((kept->stream[which] >= 0) && (polled[2 + which].revents != 0)) {
             receive(kept, which, boot_us);
+        }
+        if (polled[which].revents != 0) {
+            accept_newest(kept, which);
         }
     }
 }
