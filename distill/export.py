@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import io
+import logging
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from edge_wam.text import VOCABULARY
 
 OPSET = 20
 Feed = Mapping[str, NDArray[np.generic]]
+_REGISTRATION = "torch.onnx._internal.exporter._registration"
+"""Its only message here is that torchvision, which nothing of ours uses, is not installed."""
 
 
 class _Text(nn.Module):
@@ -96,10 +100,13 @@ def step_inputs(config: StudentConfig) -> dict[str, Tensor]:
 
 def _onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> onnx.ModelProto:
     buffer = io.BytesIO()
-    program = torch.onnx.export(
-        module.eval(), tuple(inputs.values()), dynamo=True, opset_version=OPSET, input_names=list(inputs),
-        output_names=outputs, external_data=False, verbose=False,
-    )  # fmt: skip
+    logging.getLogger(_REGISTRATION).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*treespec, LeafSpec", FutureWarning)  # PyTorch about itself
+        program = torch.onnx.export(
+            module.eval(), tuple(inputs.values()), dynamo=True, opset_version=OPSET, input_names=list(inputs),
+            output_names=outputs, external_data=False, verbose=False,
+        )  # fmt: skip
     assert program is not None
     program.save(buffer)
     model = onnx.load_model_from_string(buffer.getvalue())

@@ -36,9 +36,11 @@ class Follower:
         """One step of ``dt_s`` towards ``target`` [D]; returns the new setpoint [D]."""
         d = np.clip(target, self.low, self.high) - self.position
         a_dt = self.a_max * dt_s
-        # Discrete time-optimal approach: the speed from which the rest of the way is just enough to stop.
-        v_stop = np.sqrt(2.0 * self.a_max * np.abs(d) + 0.25 * a_dt**2) - 0.5 * a_dt
-        wanted = np.sign(d) * np.minimum(np.minimum(np.abs(d) / dt_s, v_stop), self.v_max)
+        # The rest of the way in n steps, each slower than the last by a_dt, the last of at most a_dt: it stops exactly
+        # there. The formula of continuous time would overshoot by up to a dt^2 / 8 (6 um; 0.02 % of the gripper).
+        way = np.abs(d) / (a_dt * dt_s)
+        n = np.maximum(np.ceil((np.sqrt(1.0 + 8.0 * way) - 1.0) / 2.0), 1.0)
+        wanted = np.sign(d) * np.minimum(a_dt * (way / n + (n - 1.0) / 2.0), self.v_max)
         self.velocity = np.clip(wanted, self.velocity - a_dt, self.velocity + a_dt)
         self.position = np.clip(self.position + self.velocity * dt_s, self.low, self.high)
         return self.position
