@@ -20,7 +20,7 @@ F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
-# DreamZero's padded widths: every embodiment's state and action fit in these (dreamzero conf: max_state_dim, max_action_dim).
+# DreamZero's padded widths: every embodiment's state and action fit in these (its max_state_dim and max_action_dim).
 STATE_WIDTH = 64
 ACTION_WIDTH = 32
 
@@ -154,7 +154,7 @@ class ActionChunk:
 
 @dataclass(frozen=True, slots=True)
 class Imagination:
-    """Predicted latents [F, tokens, channels] with the time each is for, so that it can be checked when that time comes."""
+    """Predicted latents [F, tokens, channels] with the time each is for: they are checked when that time comes."""
 
     latents: F32
     for_ns: tuple[int, ...]

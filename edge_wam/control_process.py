@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,20 @@ from edge_wam.contracts import DegradeState
 from edge_wam.control_report import Tally
 from edge_wam.embodiment import Embodiment, load_embodiment
 from edge_wam.errors import EdgeWamError
-from edge_wam.executor import Executor, Splice
-from edge_wam.faults import FAULTS, Fault, Refused
+from edge_wam.executor import Executor
+from edge_wam.faults import FAULTS, Fault
 from edge_wam.guard import Guard
 from edge_wam.monitor import Monitor
 from edge_wam.planner_channel import PlannerChannel
-from edge_wam.planner_wire import PlanAnswer, PlanRequest
+from edge_wam.planning import Planning
 from edge_wam.realtime import Pacer, collect_garbage, prefer_process, quiet_garbage_collector
 from edge_wam.recorder import Recorder
 from edge_wam.shm import FrameRing, Mailbox
 from edge_wam.status import Phase
-from firmware_bridge.errors import FirmwareError, TransportClosed
+from firmware_bridge.errors import FirmwareError
 from firmware_bridge.host.limits import LimitTable
 from firmware_bridge.host.link import Link
-from firmware_bridge.host.link_state import F64, LinkState
+from firmware_bridge.host.link_state import LinkState
 from firmware_bridge.host.messages import Event, EventKind, McuState
 from firmware_bridge.host.messages import Fault as McuFault
 from firmware_bridge.host.transport import Transport, open_serial, open_unix
@@ -44,8 +43,6 @@ _SLICE_NS = 2_500_000  # between ticks the loop looks for an answer this often: 
 _STALL_NS = 100 * MS  # the microcontroller has stopped the arm after this silence
 _STANDSTILL_NS = 1_500 * MS
 _STATUS_NS = 200 * MS
-_REHEARSAL_PATIENCE = 10.0
-_HISTORY = 64  # MCU states kept: 0.6 s, to pair a frame with the state of its own time
 _LIVE = (McuState.ARMED, McuState.RUN)
 _ENERGISED = (*_LIVE, McuState.STARVED, McuState.STOP)
 
@@ -84,39 +81,31 @@ class Control:
             max_clock_error_ns=int(self.config.link.clock_bound_ms * MS),
         )
         self.monitor = Monitor(self.robot, self.config.monitor, plan.rate_hz)
-        self.guard = Guard(self.robot, self.config.guard)
-        self.executor = Executor(self.robot, plan, self.guard, "")
-        self.channel = PlannerChannel(
-            Mailbox(arguments["request_fd"]), Mailbox(arguments["answer_fd"]), arguments["bell_fd"],
-            int(plan.deadline_ms * MS),
-        )
         rings = {c.name: FrameRing(arguments["rings"][c.name]) for c in self.robot.cameras}
         self.recorder = Recorder(
             Path(arguments["recording"]), tuple((n, r.height, r.width) for n, r in rings.items())
         )
         self.cameras = CameraWatch(rings, self.monitor, self.recorder)
+        self.tally = Tally(Mailbox(arguments["status_fd"]), arguments["recording"])
+        self.planning = Planning(
+            PlannerChannel(
+                Mailbox(arguments["request_fd"]), Mailbox(arguments["answer_fd"]), arguments["bell_fd"],
+                int(plan.deadline_ms * MS),
+            ),
+            Executor(self.robot, plan, Guard(self.robot, self.config.guard), ""),
+            self.link, self.cameras, self.monitor, self.recorder, self.tally, plan.rate_hz, self.config.instruction,
+        )
         self.commands = socket.socket(fileno=arguments["command_fd"])
         self.commands.setblocking(False)
         self.pacer = Pacer(self.robot.control_rate_hz)
-        self.tally = Tally(Mailbox(arguments["status_fd"]), arguments["recording"])
         self.phase = Phase.STARTING
         self.episode = 0
-        self.instruction = self.config.instruction
         self.running_since_ns = 0
         self._stop = stop
-        self._period_ns = int(1e9 / plan.rate_hz)
-        self._history: deque[tuple[int, F64, F64]] = deque(maxlen=_HISTORY)
         self._state: LinkState
-        self._sequence = 0
-        self._reset_policy = True
-        self._next_plan_ns = 0
-        self._policy_counter = 0
         self._closing = False
         self._stop_since_ns = 0
         self._held = False
-        self._pending: dict[int, tuple[Splice, int]] = {}
-        self._last_answer = 0
-        self._unanswered = 0
         self._dropped = 0
         self._faults_said = 0
         self._status_due_ns = 0
@@ -148,7 +137,7 @@ class Control:
 
     def _serve_until_deadline(self) -> None:
         while (now_ns := time.monotonic_ns()) < self.pacer.deadline_ns:
-            if self.channel.news:
+            if self.planning.channel.news:
                 self._planner(now_ns)
             self.link.service(min(self.pacer.deadline_ns, now_ns + _SLICE_NS))
 
@@ -172,22 +161,21 @@ class Control:
         self._obey(now_ns)
         self._planner(now_ns)
         if self.phase is Phase.RUNNING:
-            self._chunk_answers(now_ns)
+            self.planning.settle(now_ns, self._state)
             self._watch_mcu(now_ns)
             if self.monitor.state == DegradeState.NOMINAL:
-                self._plan(now_ns)
-            self.monitor.step(now_ns, self.executor.end_ns, planning=True)
+                self.planning.plan(now_ns)
+            self.monitor.step(now_ns, self.planning.executor.end_ns, planning=True)
             self._descend(now_ns)
         elif self.phase is Phase.STOPPING:
             self._stopping(now_ns)
-        self.link.heartbeat(self._policy_counter, int(self.monitor.state))
+        self.link.heartbeat(self.planning.counter, int(self.monitor.state))
         self._report(now_ns)
 
     def _take_state(self, now_ns: int) -> None:
         state = self._state = self.link.state
-        if not state.connected or (self._history and state.at_ns <= self._history[-1][0]):
+        if not state.connected or not self.planning.remember(state.at_ns, state.position, state.setpoint):
             return
-        self._history.append((state.at_ns, state.position, state.setpoint))
         self.monitor.mcu(state.at_ns, state.position, state.encoder_fresh and not state.reset_seen)
         if self.phase in (Phase.ARMING, Phase.RUNNING, Phase.STOPPING):
             self.recorder.put("/mcu", now_ns, {
@@ -197,110 +185,14 @@ class Control:
                 "degrade": int(self.monitor.state),
             })
 
-    # -- planning ---------------------------------------------------------------------------------------------------
-
-    def _plan(self, now_ns: int) -> None:
-        if self.channel.in_flight is not None or not self.channel.usable or not self._history:
-            return
-        if now_ns + self.pacer.period_ns // 2 < self._next_plan_ns or not self.cameras.fresh():
-            return
-        self._next_plan_ns = max(self._next_plan_ns + self._period_ns, now_ns + self._period_ns // 2)
-        self._ask(now_ns, reset=self._reset_policy)
-        self._reset_policy = False
-        self._policy_counter += 1
-
-    def _ask(self, now_ns: int, *, reset: bool, rehearsal: bool = False) -> None:
-        frames, captured_ns = self.cameras.pick(now_ns)
-        # The frames show the robot as it was when they were captured: so must the state that goes with them.
-        at_ns, position, setpoint = min(self._history, key=lambda entry: abs(entry[0] - captured_ns))
-        self._sequence += 1
-        prefix = self.executor.prefix(at_ns, now_ns)
-        request = PlanRequest(
-            self._sequence, self.channel.generation, reset, self.instruction, frames, at_ns, position, setpoint,
-            prefix[:0] if rehearsal else prefix,
-        )
-        self.channel.ask(request, now_ns, _REHEARSAL_PATIENCE if rehearsal else 1.0)
-        self.recorder.put("/request", now_ns, request.pack())
-
     def _planner(self, now_ns: int) -> None:
-        got = self.channel.poll(now_ns)
-        if got is None:
-            return
-        if isinstance(got[0], Fault):
-            if self.phase is Phase.ARMING:
-                self._refuse_arming(now_ns, f"the policy failed its rehearsal: {got[0].name} {got[1]}")
-            else:
-                self._fault(now_ns, got[0], str(got[1]))
-            return
-        data, answer = got
-        assert isinstance(answer, PlanAnswer)
-        self.recorder.put("/answer", now_ns, data)
-        if self.phase is Phase.ARMING:
+        got = self.planning.receive(now_ns, follow=self.phase is Phase.RUNNING)
+        if self.phase is Phase.ARMING and isinstance(got, tuple):
+            self._refuse_arming(now_ns, f"the policy failed its rehearsal: {got[0].name} {got[1]}")
+        elif self.phase is Phase.ARMING and got is not None:
             self._arm(now_ns)
-        elif self.phase is Phase.RUNNING and self.monitor.state == DegradeState.NOMINAL:
-            self._offer(now_ns, answer)
-
-    def _offer(self, now_ns: int, answer: PlanAnswer) -> None:
-        self.tally.latency.add(self.channel.answered_after_ns)
-        self.tally.step.add(answer.total_ns)
-        surprise = self.monitor.observe(now_ns, answer.latents, answer.captured_at_ns, self.executor.dt_ns // 2)
-        try:
-            splice = self.executor.offer(
-                answer.chunk, now_ns, asked_sequence=self._sequence, answered_after_ns=self.channel.answered_after_ns
-            )
-        except Refused as refused:
-            self.tally.refuse(refused.fault)
-            self._fault(now_ns, refused.fault, refused.what)
-            return
-        self.monitor.imagine(answer.imagination)
-        if self._send(now_ns, splice):
-            self.monitor.accepted(now_ns)
-            self._policy_counter += 1
-            self.tally.accept(now_ns, splice)
-        self.recorder.put("/splice", now_ns, {
-            "sequence": splice.sequence, "chunk_id": splice.chunk_id, "t0_ns": splice.t0_ns, "dt_ns": splice.dt_ns,
-            "q": splice.q, "observed_at_ns": splice.observed_at_ns, "slowed": splice.slowed, "surprise": surprise,
-            "prefix": answer.chunk.prefix, "latency_ns": self.channel.answered_after_ns, "step_ns": answer.total_ns,
-        }, size=2048)
-
-    def _send(self, now_ns: int, splice: Splice) -> bool:
-        try:
-            self.link.send_chunk(splice.t0_ns, splice.dt_ns, splice.q, splice.chunk_id)
-        except TransportClosed as error:
-            self._fault(now_ns, Fault.LINK_FAILED, error.what)
-            return False
-        except FirmwareError as error:
-            self.executor.refused_by_mcu(splice.chunk_id)
-            self.tally.mcu_refused += 1
-            self._fault(now_ns, Fault.CHUNK_REFUSED_BY_MCU, error.what)
-            return False
-        self._pending[splice.chunk_id] = (splice, now_ns)
-        return True
-
-    def _chunk_answers(self, now_ns: int) -> None:
-        answer = self._state.last_chunk
-        if answer is not None and answer.chunk_id != self._last_answer:
-            self._last_answer = answer.chunk_id
-            splice, sent_ns = self._pending.pop(answer.chunk_id, (None, 0))
-            if splice is not None:
-                transit_ns = splice.t0_ns - sent_ns - answer.lead_ns
-                self.executor.arrived(transit_ns)
-                self.tally.wire.add(transit_ns)
-            if answer.accepted and splice is not None:
-                dropped = answer.arg if answer.code.name == "OK_TRIMMED" else 0
-                self.tally.trimmed += dropped > 0
-                self.tally.age.add(splice.t0_ns + dropped * splice.dt_ns - splice.observed_at_ns)
-            elif not answer.accepted:
-                self.executor.refused_by_mcu(answer.chunk_id)
-                self.tally.mcu_refused += 1
-                self._fault(now_ns, Fault.CHUNK_REFUSED_BY_MCU, f"{answer.code.name} arg {answer.arg}")
-        unanswered = self._state.counters.chunks_unanswered
-        if unanswered > self._unanswered:
-            self._unanswered = unanswered
-            self._pending.clear()
-            again = self.executor.repeat(now_ns)
-            if again is not None and self._send(now_ns, again):
-                self.tally.repeated += 1
+        elif isinstance(got, tuple):
+            self._fault(now_ns, *got)
 
     # -- watching and stopping --------------------------------------------------------------------------------------
 
@@ -324,7 +216,7 @@ class Control:
         state = self.monitor.state
         if state >= DegradeState.HOLD and not self._held:
             self._held = True
-            self.executor.clear()
+            self.planning.executor.clear()
             if state == DegradeState.HOLD and self._state.mcu_state in _ENERGISED and self._state.connected:
                 self.link.hold()
         if state >= DegradeState.SOFT_STOP:
@@ -345,7 +237,7 @@ class Control:
                 if waited < _STANDSTILL_NS:
                     return  # it stops by itself when the heartbeats end; try again until then
         self.monitor.safe_off(now_ns)
-        self.executor.clear()
+        self.planning.executor.clear()
         self.phase = Phase.READY
         self._say({
             "event": "ended", "episode": self.episode, "reason": self._first_cause(),
@@ -407,7 +299,7 @@ class Control:
             self.link.estop()
             self._fault(now_ns, Fault.OPERATOR_STOP, "emergency stop")
         elif name == "policy":
-            self.channel.restart(command["generation"])
+            self.planning.channel.restart(command["generation"])
         elif name == "died":
             self._died(now_ns, command["name"], command["text"])
         elif name == "acknowledge" and self.phase is Phase.READY:
@@ -422,7 +314,7 @@ class Control:
         self.recorder.put("/event", now_ns, {"from": "supervisor", "died": name, "text": text})
         running = self.phase is Phase.RUNNING
         if name == "inference":
-            self.channel.close()
+            self.planning.channel.close()
             if self.phase is Phase.ARMING:
                 self._refuse_arming(now_ns, f"the inference process ended: {text}")
             elif running:
@@ -449,10 +341,11 @@ class Control:
         if self.phase is not Phase.READY:
             self._say({"event": "refused", "text": f"not possible while {self.phase}"})
             return
-        self.instruction, self.episode = command["instruction"], command["episode"]
+        self.planning.instruction, self.episode = command["instruction"], command["episode"]
         why = self.monitor.unwell(now_ns)
-        if not self.channel.usable:
-            why.append(self.channel.startup_error or "the policy is not ready, or was closed by a fault: restart it")
+        if not self.planning.channel.usable:
+            reason = self.planning.channel.startup_error
+            why.append(reason or "the policy is not ready, or was closed by a fault: restart it")
         if self._state.reset_seen:
             why.append("the microcontroller was reset; acknowledge it first")
         if not self.cameras.fresh():
@@ -460,43 +353,36 @@ class Control:
         if why:
             self._refuse_arming(now_ns, "; ".join(why))
             return
-        assert self.channel.ready is not None
-        self.executor.model_hash = self.channel.ready.model_hash
-        self.monitor.latent_scale = self.channel.ready.latent_scale
+        assert self.planning.channel.ready is not None
+        self.planning.executor.model_hash = self.planning.channel.ready.model_hash
+        self.monitor.latent_scale = self.planning.channel.ready.latent_scale
         self.phase = Phase.ARMING
         self.running_since_ns = now_ns
-        self._ask(now_ns, reset=True, rehearsal=True)
+        self.planning.rehearse(now_ns)
 
     def _arm(self, now_ns: int) -> None:
         self.monitor.operator_reset(now_ns)
         try:
             self.link.configure()
-            self.link.heartbeat(self._policy_counter, int(self.monitor.state))
+            self.link.heartbeat(self.planning.counter, int(self.monitor.state))
             self.link.arm()
             waited_until = time.monotonic_ns() + 300 * MS
             while self.link.state.mcu_state is not McuState.ARMED and time.monotonic_ns() < waited_until:
                 self.link.service(time.monotonic_ns() + 5 * MS)
-                self.link.heartbeat(self._policy_counter, int(self.monitor.state))
+                self.link.heartbeat(self.planning.counter, int(self.monitor.state))
         except FirmwareError as error:
             self._refuse_arming(now_ns, error.what + (f" ({error.remedy})" if error.remedy else ""))
             return
         now_ns = time.monotonic_ns()
         self._state = self.link.state
-        self.executor.start(self._state.setpoint)
+        self.planning.begin(now_ns, self._state)
         self.monitor.operator_reset(now_ns)
         self._held = False
-        self.cameras.tick(now_ns, record=False)
-        self.cameras.discard()
-        self._reset_policy = True
-        self._next_plan_ns = now_ns
-        self._pending.clear()
-        self._last_answer = self._state.last_chunk.chunk_id if self._state.last_chunk is not None else 0
-        self._unanswered = self._state.counters.chunks_unanswered
         self.tally.late_ticks = 0
         self.running_since_ns = now_ns
         self.phase = Phase.RUNNING
         self.recorder.put("/event", now_ns, {
-            "from": "operator", "armed": self.episode, "instruction": self.instruction,
+            "from": "operator", "armed": self.episode, "instruction": self.planning.instruction,
         })
         self._say({"event": "armed", "episode": self.episode})
         self.pacer.start(now_ns)
@@ -546,7 +432,7 @@ class Control:
 
 
 def main(arguments: dict[str, Any], stop: Callable[[], bool]) -> None:
-    """Entry point; see :func:`edge_wam.supervisor.control_spec` for the arguments."""
+    """Entry point; see :class:`edge_wam.supervisor.Session` for the arguments."""
     try:
         control = Control(arguments, stop)
     except (FirmwareError, EdgeWamError) as error:

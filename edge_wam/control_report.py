@@ -56,13 +56,13 @@ class Tally:
         """Put a Status into the mailbox and into the recording."""
         while self._accepted and now_ns - self._accepted[0] > _RATE_WINDOW_NS:
             self._accepted.popleft()
-        ready = control.channel.ready
+        ready = control.planning.channel.ready
         running = control.phase == "running"
         health = control.monitor.health(now_ns)
         status = Status(
             phase=control.phase,
             at_ns=now_ns,
-            task=control.instruction,
+            task=control.planning.instruction,
             episode=control.episode,
             running_s=(now_ns - control.running_since_ns) / 1e9 if running else 0.0,
             degrade=control.monitor.state.name,
@@ -89,14 +89,14 @@ class Tally:
             clock_bound_ms=min(state.clock_bound_ns / 1e6, 1e9),
             rtt_ms=state.rtt_ns / 1e6,
             watchdog_margin_us=state.stats.watchdog_margin_min_us if state.stats is not None else None,
-            plan_remaining_ms=max(0.0, (control.executor.end_ns - now_ns) / 1e6),
+            plan_remaining_ms=max(0.0, (control.planning.executor.end_ns - now_ns) / 1e6),
             position=tuple(state.position.tolist()),
             setpoint=tuple(state.setpoint.tolist()),
             surprise=control.monitor.surprise,
             sources={n: SourceReport(s.alive, s.on_rate, s.valid) for n, s in health.sources.items()},
             faults=tuple(self.faults),
             unwell=tuple(control.monitor.unwell(now_ns)),
-            policy_ready=control.channel.usable,
+            policy_ready=control.planning.channel.usable,
             model_hash=ready.model_hash if ready is not None else "",
             golden_exact=ready.golden_exact if ready is not None else False,
             recorder_dropped=control.recorder.dropped,

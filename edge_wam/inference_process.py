@@ -97,7 +97,7 @@ def bundle_policy(arguments: dict[str, Any], robot: Embodiment) -> tuple[Answeri
 
 
 def main(arguments: dict[str, Any], stop: Callable[[], bool]) -> None:
-    """Entry point; see :func:`edge_wam.supervisor.inference_spec` for the arguments."""
+    """Entry point; see :class:`edge_wam.supervisor.Session` for the arguments."""
     answers = Mailbox(arguments["answer_fd"])
     requests = Mailbox(arguments["request_fd"])
     generation: int = arguments["generation"]

@@ -12,81 +12,29 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
 from threading import Event
 from types import TracebackType
 from typing import IO, Any
 
 from edge_wam.config import RunConfig
-from edge_wam.embodiment import Embodiment, load_embodiment
-from edge_wam.errors import EdgeWamError
+from edge_wam.embodiment import load_embodiment
 from edge_wam.inference_process import BUNDLE_POLICY
 from edge_wam.planner_wire import ANSWER_BYTES, REQUEST_BYTES
 from edge_wam.process import Child, ProcessSpec, start, stop_all
+from edge_wam.session import EpisodeResult, SessionError, SessionResult, SourceContext, Sources
 from edge_wam.shm import FrameRing, Mailbox
 from edge_wam.status import STATUS_BYTES, FaultReport, Phase, Status
 from firmware_bridge.errors import FirmwareError
 from firmware_bridge.host.emulator import Emulator, choose_kind
 
+__all__ = ["EpisodeResult", "Session", "SessionError", "SessionResult", "SourceContext", "Sources", "run_session"]
+
 _POLL_S = 0.02
 _READY_S = 60.0
 _ARM_S = 10.0
 _END_S = 5.0
-
-
-class SessionError(EdgeWamError):
-    """The session cannot start or go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceContext:
-    """What the plant and camera processes are made from.
-
-    Attributes:
-        rings: one frame ring per camera of the robot; pass ``ring.fd`` in ``ProcessSpec.arguments`` and ``fds``.
-        drive_address: socket path of the drive stream of an emulated microcontroller; empty for a real one.
-    """
-
-    embodiment: Embodiment
-    rings: Mapping[str, FrameRing]
-    drive_address: str
-
-
-Sources = Callable[[SourceContext], Sequence[ProcessSpec]]
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodeResult:
-    """One armed stretch.
-
-    Attributes:
-        reason: ``done`` (the caller's condition), ``timeout``, ``stopped`` (the operator), ``refused`` (never armed),
-            or the name of the fault that ended it.
-        text: why arming was refused.
-        faults: what was raised during the episode, the operator's stop left out.
-    """
-
-    episode: int
-    instruction: str
-    seconds: float
-    reason: str
-    text: str = ""
-    faults: tuple[FaultReport, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SessionResult:
-    """What a session leaves behind. ``status`` is the last one: histograms and counters of the whole session."""
-
-    recording: Path
-    log: Path
-    mcu: str
-    status: Status
-    episodes: tuple[EpisodeResult, ...]
-    faults: tuple[FaultReport, ...]
-    exits: Mapping[str, int] = field(default_factory=dict)
+_SETTLE_S = 2.0
 
 
 class Session:
@@ -160,7 +108,7 @@ class Session:
         """
         number = len(self.episodes) + 1
         self._events.clear()
-        self._wait(lambda: self.status.policy_ready and not self.status.unwell, _END_S)
+        self._wait(lambda: not self.status.unwell, _SETTLE_S)
         self._tell({"cmd": "arm", "instruction": instruction, "episode": number})
         answer = self._await_event(("armed", "refused"), _ARM_S)
         if answer is None or answer["event"] == "refused":

@@ -112,8 +112,8 @@ def test_a_reader_beside_a_writer_at_full_speed_sees_only_whole_values_even_when
     )
     try:
         frames = messages = 0
-        end = time.monotonic() + 1.5
-        while time.monotonic() < end:
+        end = time.monotonic() + 30.0
+        while (frames <= 300 or messages <= 300) and time.monotonic() < end:
             frame, got = ring.read(ring.newest_index()), mail.get()
             if frame is not None:
                 assert (frame.image == frame.captured_at_ns % 256).all()
@@ -125,5 +125,5 @@ def test_a_reader_beside_a_writer_at_full_speed_sees_only_whole_values_even_when
     finally:
         os.kill(writer.pid, signal.SIGKILL)
         writer.wait()
-    assert frames > 50 and messages > 50
+    assert frames > 300 and messages > 300
     assert ring.publish(np.zeros((64, 64, 3), np.uint8), 0) >= 0
