@@ -100,14 +100,28 @@ bool ew_dispatch(ew_t *ew, uint8_t event, int64_t now_us);
 void ew_stop(ew_t *ew, uint8_t cause, bool off, int64_t now_us);
 void ew_fault(ew_t *ew, uint16_t fault, int32_t detail, int64_t now_us);
 void ew_estop(ew_t *ew, int64_t now_us);
-void ew_save_noinit(ew_t *ew);
 bool ew_standing_still(const ew_t *ew);
+void ew_switch_off(ew_t *ew);
+void ew_shadow(ew_t *ew);
+
+/* ew_boot.c */
+void ew_save_noinit(ew_t *ew);
+void ew_renew_nonce(ew_t *ew);
+
+/* ew_motion.c */
+void ew_supervise(ew_t *ew, int64_t now_us);
+void ew_move(ew_t *ew, int64_t now_us);
+void ew_finish_stops(ew_t *ew, int64_t now_us);
+
+/* ew_drive.c */
 bool ew_encoder_fresh(const ew_t *ew, int64_t now_us);
 uint8_t ew_shown_axes(const ew_t *ew);
 int32_t ew_setpoint_micro(const ew_t *ew, uint8_t axis);
 
-/* ew_commands.c */
+/* ew_limits.c */
 void ew_bounds_of(const ew_limits_t *limits, ew_axis_limits_t *bounds); /* per second to per tick */
+
+/* ew_commands.c */
 void ew_handle(ew_t *ew, const uint8_t *body, size_t count, int64_t stamp_us, int64_t now_us);
 
 /* ew_telemetry.c */

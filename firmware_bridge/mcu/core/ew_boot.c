@@ -1,0 +1,150 @@
+/* Boot: what survived the reset, the self-test, and the state to begin in. */
+#include "ew_core.h"
+
+#define NOINIT_MAGIC 0x45574E49u
+#define MARK_MAGIC 0x45574D4Bu
+
+static uint32_t noinit_crc(const ew_noinit_t *n)
+{
+    uint8_t bytes[24];
+    ew_put_u32(&bytes[0], n->magic);
+    ew_put_u32(&bytes[4], n->boots);
+    ew_put_u32(&bytes[8], n->estop);
+    ew_put_u32(&bytes[12], n->fault);
+    ew_put_u32(&bytes[16], n->clear_nonce);
+    ew_put_u32(&bytes[20], n->session);
+    return ew_crc32c(bytes, sizeof bytes, 0u);
+}
+
+void ew_save_noinit(ew_t *ew)
+{
+    ew->noinit->magic = NOINIT_MAGIC;
+    ew->noinit->crc = noinit_crc(ew->noinit);
+}
+
+void ew_noinit_mark(volatile ew_noinit_t *noinit, uint32_t cause, uint32_t pc, uint32_t tick)
+{
+    noinit->mark_cause = cause;
+    noinit->mark_pc = pc;
+    noinit->mark_tick = tick;
+    noinit->mark_check = cause ^ pc ^ tick ^ MARK_MAGIC;
+    noinit->mark_magic = MARK_MAGIC;
+}
+
+/* A new latch gets a new nonce, so that an old wish to clear cannot clear it. */
+void ew_renew_nonce(ew_t *ew)
+{
+    uint8_t bytes[8];
+    ew_put_u32(&bytes[0], ew->noinit->clear_nonce ^ ew->port.entropy);
+    ew_put_u32(&bytes[4], ew->stats.ticks + ew->noinit->boots);
+    ew->noinit->clear_nonce = ew_crc32c(bytes, sizeof bytes, 0x5EEDu);
+}
+
+static void read_noinit(ew_t *ew)
+{
+    ew_noinit_t *n = ew->noinit;
+    const bool record = (n->magic == NOINIT_MAGIC) && (n->crc == noinit_crc(n)) && (n->fault <= EW_FAULT_STACK_OVERFLOW);
+    const bool mark = (n->mark_magic == MARK_MAGIC) &&
+                      (n->mark_check == (n->mark_cause ^ n->mark_pc ^ n->mark_tick ^ MARK_MAGIC)) &&
+                      (n->mark_cause <= EW_RESET_CAUSE_UNKNOWN);
+    if (!record) {
+        n->boots = 0u;
+        n->estop = 0u;
+        n->fault = EW_FAULT_NONE;
+        n->clear_nonce = 0u;
+        n->session = 0u;
+    }
+    ew->reset_cause = record ? EW_RESET_CAUSE_UNKNOWN : EW_RESET_CAUSE_POWER_ON;
+    if (mark) {
+        ew->reset_cause = (uint8_t)n->mark_cause;
+        ew->reset_pc = n->mark_pc;
+        ew->reset_tick = n->mark_tick;
+    }
+    if (ew->reset_cause == EW_RESET_CAUSE_WATCHDOG) {
+        n->fault = EW_FAULT_WATCHDOG;
+    }
+    if (ew->reset_cause == EW_RESET_CAUSE_HARD_FAULT) {
+        n->fault = EW_FAULT_HARD_FAULT;
+    }
+    n->mark_magic = 0u;
+    n->boots++;
+}
+
+/* Differs from the last one even when the entropy does not; never 0, which no MCU has. */
+static void choose_session(ew_t *ew)
+{
+    uint8_t bytes[12];
+    ew_put_u32(&bytes[0], ew->port.entropy);
+    ew_put_u32(&bytes[4], ew->noinit->boots);
+    ew_put_u32(&bytes[8], ew->noinit->session);
+    uint16_t session = (uint16_t)(ew_crc32c(bytes, sizeof bytes, 0u) & 0xFFFFu);
+    while ((session == 0u) || (session == (uint16_t)ew->noinit->session)) {
+        session++;
+    }
+    ew->session = session;
+    ew->noinit->session = session;
+}
+
+static bool selftest(void)
+{
+    static const uint8_t check[9] = {'1', '2', '3', '4', '5', '6', '7', '8', '9'};
+    static const uint8_t zeros[3] = {0u, 7u, 0u};
+    uint8_t encoded[5];
+    uint8_t decoded[3];
+    const bool cobs = (ew_cobs_encode(zeros, sizeof zeros, encoded) == 4u) &&
+                      (ew_cobs_decode(encoded, 4u, decoded, sizeof decoded) == 3u) && (decoded[1] == 7u);
+    const ew_axis_limits_t limits = {-1000, 1000, 100, 10};
+    ew_axis_motion_t axis = {0, 0};
+    bool limited = true;
+    for (uint8_t i = 0u; i < 100u; i++) {
+        ew_limiter_follow(&axis, INT32_MAX, 0, &limits);
+        limited = limited && ew_limiter_holds(&axis, &limits);
+    }
+    return (ew_crc32c(check, sizeof check, 0u) == 0xE3069283u) && cobs && limited && (axis.position == 1000);
+}
+
+static void boot_state(ew_t *ew, int64_t now_us)
+{
+    (void)ew_dispatch(ew, EW_EV_BOOTED, now_us);
+    ew_emit(ew, EW_EVENT_KIND_BOOT, (int32_t)ew->reset_cause, (int32_t)ew->noinit->boots, now_us);
+    if (!selftest()) {
+        ew_fault(ew, EW_FAULT_SELFTEST, -1, now_us);
+    }
+    if (ew->noinit->estop != 0u) {
+        ew->stop_cause = EW_STOP_CAUSE_ESTOP;
+        (void)ew_dispatch(ew, EW_EV_ESTOP, now_us);
+    } else if (ew->noinit->fault != EW_FAULT_NONE) {
+        ew->stop_cause = EW_STOP_CAUSE_FAULT;
+        (void)ew_dispatch(ew, EW_EV_FAULT, now_us);
+        ew_emit(ew, EW_EVENT_KIND_FAULT, (int32_t)ew->noinit->fault, -1, now_us);
+    } else {
+        (void)ew_dispatch(ew, EW_EV_READY, now_us);
+    }
+}
+
+void ew_init(ew_t *ew, const ew_port_info_t *port, ew_noinit_t *noinit, uint64_t now_us)
+{
+    uint8_t *bytes = (uint8_t *)ew;
+    for (size_t i = 0u; i < sizeof *ew; i++) {
+        bytes[i] = 0u;
+    }
+    ew->canary_front = EW_CANARY;
+    ew->canary_back = EW_CANARY;
+    ew->port = *port;
+    ew->port_stats.watchdog_margin_min_us = UINT32_MAX;
+    ew->noinit = noinit;
+    ew->heartbeat_us = EW_NEVER_US;
+    ew->policy_us = EW_NEVER_US;
+    ew->encoder_us = EW_NEVER_US;
+    ew->tick_us = ((int64_t)now_us / EW_TICK_US) * EW_TICK_US;
+    ew->state = EW_STATE_BOOT;
+    read_noinit(ew);
+    ew_renew_nonce(ew);
+    choose_session(ew);
+    ew_save_noinit(ew);
+    boot_state(ew, (int64_t)now_us);
+    /* The reset may have cut a frame in two: end it, or the host would lose the HELLO with it. */
+    ew->tx[0] = 0u;
+    ew->tx_head = 1u;
+    ew_send_hello(ew, 0u, (int64_t)now_us);
+}

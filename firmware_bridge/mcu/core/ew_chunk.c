@@ -1,0 +1,127 @@
+/* Chunks: judged whole, then spliced or refused. */
+#include "ew_command.h"
+
+/* The index of the first field of a chunk that is out of range, or -1. */
+static int32_t chunk_flaw(const ew_t *ew, const ew_chunk_t *m)
+{
+    if (m->chunk_id == 0u) {
+        return 0;
+    }
+    if (m->dt_10us < (EW_TICK_US / 10)) {
+        return 2;
+    }
+    if ((m->n == 0u) || (m->n > EW_MAX_KNOTS)) {
+        return 3;
+    }
+    if (m->axes != ew->axes) {
+        return 4;
+    }
+    if ((m->encoding != EW_CHUNK_ENCODING_I32_MICRO) && (m->encoding != EW_CHUNK_ENCODING_I16_LSB)) {
+        return 5;
+    }
+    if (m->mode != EW_CHUNK_MODE_REPLACE_FROM_T0) {
+        return 6;
+    }
+    return (m->reserved != 0u) ? 8 : -1;
+}
+
+static void decode_samples(ew_t *ew, const ew_chunk_t *m)
+{
+    const size_t samples = (size_t)m->n * m->axes;
+    for (size_t i = 0u; i < samples; i++) {
+        if (m->encoding == EW_CHUNK_ENCODING_I32_MICRO) {
+            ew->plan.position[i] = ew_get_i32(&m->samples[4u * i]);
+        } else {
+            ew->plan.position[i] =
+                (int32_t)ew_get_i16(&m->samples[2u * i]) * (int32_t)ew->limits[i % m->axes].lsb;
+        }
+    }
+}
+
+/* Knot * 256 + axis of the first sample outside the position limits or too far from its predecessor, or -1. */
+static int32_t range_flaw(const ew_t *ew)
+{
+    const ew_plan_t *plan = &ew->plan;
+    for (size_t k = 0u; k < plan->n; k++) {
+        for (uint8_t axis = 0u; axis < ew->axes; axis++) {
+            const ew_limits_t *limits = &ew->limits[axis];
+            const int64_t q = plan->position[(k * ew->axes) + axis];
+            bool good = (q >= limits->position_min) && (q <= limits->position_max);
+            if (good && (k > 0u)) {
+                const int64_t step = q - plan->position[((k - 1u) * ew->axes) + axis];
+                /* Each end may have been rounded by a step of its encoding. */
+                const int64_t most = (((int64_t)limits->velocity_max * plan->dt_us) / 1000000) + 1 + (int64_t)limits->lsb;
+                good = ((step < 0) ? -step : step) <= most;
+            }
+            if (!good) {
+                return (int32_t)((k * 256u) + axis);
+            }
+        }
+    }
+    return -1;
+}
+
+static uint8_t splice(ew_t *ew, const ew_chunk_t *m, ew_command_t *command)
+{
+    ew_plan_t *plan = &ew->plan;
+    /* Nearest time to now with these 32 low bits: +-35 min. */
+    const int32_t ahead = (int32_t)(m->t0_us - (uint32_t)((uint64_t)command->now_us & 0xFFFFFFFFu));
+    command->lead_us = ahead;
+    plan->t0_us = command->now_us + ahead;
+    plan->dt_us = (int64_t)m->dt_10us * 10;
+    plan->blend_us = (int64_t)m->blend_ms * 1000;
+    if (plan->blend_us < EW_GUARD_US) {
+        plan->blend_us = EW_GUARD_US;
+    }
+    plan->n = m->n;
+    if ((ahead + (plan->dt_us * (plan->n - 1))) > EW_HORIZON_MAX_US) {
+        return EW_ACK_CODE_FAR;
+    }
+    decode_samples(ew, m);
+    const int32_t flaw = range_flaw(ew);
+    if (flaw >= 0) {
+        command->arg = flaw;
+        return EW_ACK_CODE_RANGE;
+    }
+    const ew_anchor_t anchor = {ew->tick_us, ew->axis};
+    return ew_timeline_splice(&ew->timeline, plan, &anchor, command->now_us, ew->jump_max, &command->arg);
+}
+
+static uint8_t judge_chunk(ew_t *ew, ew_command_t *command)
+{
+    ew_chunk_t m;
+    if (!ew_unpack_chunk(command->payload, command->count, &m)) {
+        return ew_bad_length(command);
+    }
+    if (!ew_may_move(ew->state)) {
+        return ew_bad_state(ew, command);
+    }
+    const int32_t flaw = chunk_flaw(ew, &m);
+    if (flaw >= 0) {
+        return ew_bad_value(command, flaw);
+    }
+    const size_t width = (m.encoding == EW_CHUNK_ENCODING_I32_MICRO) ? 4u : 2u;
+    if (m.samples_count != ((size_t)m.n * m.axes * width)) {
+        return ew_bad_length(command);
+    }
+    if (m.chunk_id <= ew->chunk_id) {
+        command->arg = (int32_t)ew->chunk_id;
+        return (m.chunk_id == ew->chunk_id) ? EW_ACK_CODE_DUPLICATE : EW_ACK_CODE_OLD_CHUNK;
+    }
+    const uint8_t code = splice(ew, &m, command);
+    if (code <= EW_ACK_CODE_OK_TRIMMED) {
+        ew->chunk_id = m.chunk_id;
+        (void)ew_dispatch(ew, EW_EV_CHUNK, command->now_us);
+    }
+    return code;
+}
+
+uint8_t ew_on_chunk(ew_t *ew, ew_command_t *command)
+{
+    const uint8_t code = judge_chunk(ew, command);
+    ew->stats.chunks += (code <= EW_ACK_CODE_OK_TRIMMED) ? 1u : 0u;
+    ew->stats.chunks_trimmed += (code == EW_ACK_CODE_OK_TRIMMED) ? 1u : 0u;
+    ew->stats.chunks_late += (code == EW_ACK_CODE_LATE) ? 1u : 0u;
+    ew->stats.chunks_refused += ((code > EW_ACK_CODE_DUPLICATE) && (code != EW_ACK_CODE_LATE)) ? 1u : 0u;
+    return code;
+}

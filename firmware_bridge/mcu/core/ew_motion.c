@@ -1,0 +1,159 @@
+/* The axes in one tick: supervision takes permission away, then the plan is followed or the axes brake. */
+#include "ew_core.h"
+
+/* ---- supervision ---- */
+
+static bool host_older(const ew_t *ew, int64_t now_us, int64_t age_us)
+{
+    return (ew->heartbeat_us == EW_NEVER_US) || ((now_us - ew->heartbeat_us) >= age_us);
+}
+
+static void supervise_moving(ew_t *ew, int64_t now_us)
+{
+    if (host_older(ew, now_us, EW_HOST_SILENT_US)) {
+        ew_stop(ew, EW_STOP_CAUSE_HOST_SILENT, false, now_us);
+    } else if (ew->degrade == EW_DEGRADE_SAFE_OFF) {
+        ew_stop(ew, EW_STOP_CAUSE_HOST_SAFE_OFF, true, now_us);
+    } else if (ew->degrade == EW_DEGRADE_SOFT_STOP) {
+        ew_stop(ew, EW_STOP_CAUSE_HOST_SOFT_STOP, false, now_us);
+    } else if (ew->host_was_armed && !ew->host_armed) {
+        ew_stop(ew, EW_STOP_CAUSE_HOST_NOT_ARMED, false, now_us);
+    } else if ((ew->state == EW_STATE_RUN) && (ew->degrade == EW_DEGRADE_NOMINAL) &&
+               ((now_us - ew->frozen_us) >= EW_POLICY_FROZEN_US)) {
+        ew_stop(ew, EW_STOP_CAUSE_POLICY_FROZEN, false, now_us);
+    } else if ((ew->state == EW_STATE_STARVED) && ((now_us - ew->starved_us) >= EW_STARVED_MAX_US)) {
+        ew_stop(ew, EW_STOP_CAUSE_STARVED, true, now_us);
+    } else {
+        /* the host is well: nothing to take away */
+    }
+}
+
+static void supervise_stopped(ew_t *ew, int64_t now_us)
+{
+    if (!ew->off_pending && host_older(ew, now_us, EW_HOST_GONE_US)) {
+        ew_stop(ew, EW_STOP_CAUSE_HOST_GONE, true, now_us);
+    } else if (!ew->off_pending && (ew->degrade == EW_DEGRADE_SAFE_OFF)) {
+        ew_stop(ew, EW_STOP_CAUSE_HOST_SAFE_OFF, true, now_us);
+    } else {
+        /* holds until the operator disarms */
+    }
+}
+
+void ew_supervise(ew_t *ew, int64_t now_us)
+{
+    if (ew->drive_on && !ew_encoder_fresh(ew, now_us)) {
+        ew_fault(ew, EW_FAULT_ENCODER_LOST, -1, now_us);
+    }
+    if (ew_may_move(ew->state)) {
+        supervise_moving(ew, now_us);
+    }
+    if (ew->state == EW_STATE_STOP) {
+        supervise_stopped(ew, now_us);
+    }
+}
+
+/* ---- motion ---- */
+
+/* Follows the plan; false when it has run dry, and then nothing was moved. */
+static bool follow_plan(ew_t *ew, int64_t now_us)
+{
+    int64_t target[EW_MAX_AXES];
+    int64_t before[EW_MAX_AXES];
+    ew_timeline_advance(&ew->timeline, now_us - EW_TICK_US);
+    if (!ew_timeline_sample(&ew->timeline, now_us, target)) {
+        return false;
+    }
+    (void)ew_timeline_sample(&ew->timeline, now_us - EW_TICK_US, before);
+    const int64_t left_us = ew_timeline_end_us(&ew->timeline) - now_us;
+    for (uint8_t axis = 0u; axis < ew->axes; axis++) {
+        ew_axis_motion_t *moved = &ew->axis[axis];
+        const int64_t step = target[axis] - before[axis];
+        if ((ew_brake_ticks(moved, &ew->bounds[axis]) * EW_TICK_US) >= left_us) {
+            ew_limiter_follow_to_rest(moved, target[axis], step, ew_timeline_last(&ew->timeline, axis), &ew->bounds[axis]);
+        } else {
+            ew_limiter_follow(moved, target[axis], step, &ew->bounds[axis]);
+        }
+        const int64_t off = moved->position - target[axis];
+        if ((off > EW_SUB) || (off < -EW_SUB)) {
+            ew->clipped |= (uint16_t)(1u << axis);
+            ew->stats.clips++;
+        }
+    }
+    return true;
+}
+
+static void brake(ew_t *ew)
+{
+    for (uint8_t axis = 0u; axis < ew->axes; axis++) {
+        ew_limiter_brake(&ew->axis[axis], &ew->bounds[axis]);
+    }
+}
+
+/* Looks at what was just commanded as if somebody else had computed it: against the shadow of the last tick and the limits as
+ * the host sent them, not against the limiter's own numbers. The first axis that is wrong, or axes. */
+static uint8_t axis_beyond(const ew_t *ew)
+{
+    uint8_t axis = 0u;
+    while (axis < ew->axes) {
+        const ew_axis_motion_t *now = &ew->axis[axis];
+        ew_axis_limits_t limits;
+        ew_bounds_of(&ew->limits[axis], &limits);
+        const int64_t change = now->velocity - ~ew->shadow[axis].velocity;
+        const bool good = ew_limiter_holds(now, &limits) &&
+                          (((change < 0) ? -change : change) <= limits.acceleration_max) &&
+                          ((now->position - ~ew->shadow[axis].position) == now->velocity);
+        if (!good) {
+            break;
+        }
+        axis++;
+    }
+    return axis;
+}
+
+/* The first axis too far from its setpoint, or axes. */
+static uint8_t axis_astray(const ew_t *ew)
+{
+    uint8_t axis = 0u;
+    while (axis < ew->axes) {
+        const int64_t error = (int64_t)ew_setpoint_micro(ew, axis) - (int64_t)ew->encoder[axis];
+        if (((error < 0) ? -error : error) > (int64_t)ew->limits[axis].following_error_max) {
+            break;
+        }
+        axis++;
+    }
+    return axis;
+}
+
+void ew_move(ew_t *ew, int64_t now_us)
+{
+    if ((ew->state != EW_STATE_RUN) || !follow_plan(ew, now_us)) {
+        brake(ew);
+        (void)ew_dispatch(ew, EW_EV_DRY, now_us); /* only RUN knows this event */
+    }
+    const uint8_t beyond = axis_beyond(ew);
+    if (beyond < ew->axes) {
+        ew_fault(ew, EW_FAULT_LIMITER_CHECK, (int32_t)beyond, now_us);
+    }
+    ew_shadow(ew);
+    const bool latched = (ew->state == EW_STATE_ESTOP) || (ew->state == EW_STATE_FAULT);
+    if (ew->encoder_new && !latched) {
+        const uint8_t astray = axis_astray(ew);
+        if (astray < ew->axes) {
+            ew_fault(ew, EW_FAULT_FOLLOWING_ERROR, (int32_t)astray, now_us);
+        }
+    }
+    ew->encoder_new = false;
+}
+
+/* Category 1: the drive goes off at standstill, or after BRAKE_MAX_US whatever the axes do. */
+void ew_finish_stops(ew_t *ew, int64_t now_us)
+{
+    const bool still = ew_standing_still(ew);
+    if ((ew->state == EW_STATE_STOP) && ew->off_pending && still) {
+        (void)ew_dispatch(ew, EW_EV_OFF, now_us);
+    }
+    const bool latched = (ew->state == EW_STATE_ESTOP) || (ew->state == EW_STATE_FAULT);
+    if (latched && ew->drive_on && (still || ((now_us - ew->brake_us) >= EW_BRAKE_MAX_US))) {
+        ew_switch_off(ew);
+    }
+}
