@@ -11,6 +11,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -401,10 +402,9 @@ class Control:
             self.tally.unsaid += 1  # the supervisor is slow or gone: its end of the socket says so by itself
 
     def _report(self, now_ns: int) -> None:
-        faults = self.monitor.faults
-        while self._faults_said < len(faults):
-            at_ns, fault, text = faults[self._faults_said]
-            self._faults_said += 1
+        news = self.monitor.raised - self._faults_said
+        self._faults_said = self.monitor.raised
+        for at_ns, fault, text in list(islice(reversed(self.monitor.faults), news))[::-1]:
             self.tally.host_fault(at_ns, fault, text)
             self.recorder.put("/event", now_ns, {
                 "from": "host", "fault": int(fault), "name": fault.name, "text": text, "at_ns": at_ns,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edge_wam.control_process import Control
 
 _RATE_WINDOW_NS = 2_000_000_000
-_FAULTS_KEPT = 200
+_FAULTS_KEPT = 100
 
 
 class Tally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -23,6 +24,8 @@ _ON_RATE = 0.8
 _SURPRISE_ALPHA = 0.2
 _SURPRISE_AFTER = 5
 _KEEP_IMAGINATIONS = 64
+_KEEP_FAULTS = 512
+_TEXT = 200  # characters of a fault's text: it travels in every status
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,9 @@ class Monitor:
         self.surprise: float | None = None
         self.latent_scale: F32 = np.ones(0, np.float32)
         """Spread of each latent channel in training, from the bundle."""
-        self.faults: list[tuple[int, Fault, str]] = []
+        self.faults: deque[tuple[int, Fault, str]] = deque(maxlen=_KEEP_FAULTS)
+        self.raised = 0
+        """Faults so far; the newest of them are in :attr:`faults`."""
         self._settings = settings
         self._cameras = [c.name for c in embodiment.cameras]
         self._span = embodiment.vector("position_max") - embodiment.vector("position_min")
@@ -122,7 +127,8 @@ class Monitor:
 
     def raise_fault(self, now_ns: int, fault: Fault, text: str = "") -> None:
         """Note a fault and descend as far as its row says. Never ascends."""
-        self.faults.append((now_ns, fault, text))
+        self.faults.append((now_ns, fault, text[:_TEXT]))
+        self.raised += 1
         self._descend(now_ns, FAULTS[fault].descends_to)
 
     def frame(self, now_ns: int, name: str, info: FrameInfo) -> bool:
@@ -233,12 +239,13 @@ class Monitor:
         self._descend(now_ns, DegradeState.SAFE_OFF)
 
     def health(self, now_ns: int) -> Health:
-        """What the status and the recording carry."""
+        """What the status and the recording carry: the eight newest faults."""
+        newest = list(islice(reversed(self.faults), 8))[::-1]
         return Health(
             state=self.state,
             sources={name: source.health(now_ns) for name, source in self.sources.items()},
-            faults=tuple(int(fault) for _, fault, _ in self.faults[-8:]),
-            reasons=tuple(f"{fault.name}: {text}" if text else fault.name for _, fault, text in self.faults[-8:]),
+            faults=tuple(int(fault) for _, fault, _ in newest),
+            reasons=tuple(f"{fault.name}: {text}" if text else fault.name for _, fault, text in newest),
         )
 
     def _check_sources(self, now_ns: int) -> None:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Event
 from types import TracebackType
 from typing import IO, Any
@@ -35,6 +38,19 @@ _READY_S = 60.0
 _ARM_S = 10.0
 _END_S = 5.0
 _SETTLE_S = 2.0
+_INSTRUCTION = 200
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Session:
@@ -104,8 +120,10 @@ class Session:
         Reset the plant before, not during: between episodes the arm is disarmed.
 
         Raises:
-            SessionError: the control process is gone.
+            SessionError: the control process is gone, or the instruction is empty or longer than 200 characters.
         """
+        if not 1 <= len(instruction) <= _INSTRUCTION:
+            raise SessionError(f"an instruction of {len(instruction)} characters", expected=f"1..{_INSTRUCTION}")
         number = len(self.episodes) + 1
         self._events.clear()
         self._wait(lambda: not self.status.unwell, _SETTLE_S)
@@ -176,24 +194,15 @@ class Session:
         self._tell({"cmd": "estop"})
 
     def close(self) -> SessionResult:
-        """Stop the arm in order, close the recording, end every process. May be called twice."""
+        """Stop the arm in order, close the recording, end every process. May be called twice.
+
+        A second Ctrl-C changes nothing about it: stopping in order takes the time that it takes, 15 s at most.
+        """
         if not self._closed:
             self._closed = True
             self.stop.set()
-            control = self.children.get("control")
-            if control is not None and control.exit_code is None:
-                self._tell({"cmd": "close"})
-                deadline = time.monotonic() + 12.0
-                while control.exit_code is None and time.monotonic() < deadline:
-                    self._read()
-                    time.sleep(_POLL_S)
-                control.stop(2.0)
-            self._read()
-            stop_all(list(self.children.values()), 2.0)
-            self.exits = {name: child.exit_code or 0 for name, child in self.children.items()}
-            if self.emulator is not None:
-                self.emulator.close()
-            self._release()
+            with _deaf_to_ctrl_c():
+                self._shut_down()
         return SessionResult(
             self.recording, self.log, self.mcu, self.status, tuple(self.episodes), self._faults_since(0), self.exits
         )
@@ -205,6 +214,22 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _shut_down(self) -> None:
+        control = self.children.get("control")
+        if control is not None and control.exit_code is None:
+            self._tell({"cmd": "close"})
+            deadline = time.monotonic() + 12.0
+            while control.exit_code is None and time.monotonic() < deadline:
+                self._read()
+                time.sleep(_POLL_S)
+            control.stop(2.0)
+        self._read()
+        stop_all(list(self.children.values()), 2.0)
+        self.exits = {name: child.exit_code or 0 for name, child in self.children.items()}
+        if self.emulator is not None:
+            self.emulator.close()
+        self._release()
 
     # -- starting ---------------------------------------------------------------------------------------------------
 

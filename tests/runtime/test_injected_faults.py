@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ from edge_wam.recorder import Recording
 from edge_wam.status import Phase
 from edge_wam.supervisor import EpisodeResult, Session, SessionError
 from tests.link.gdb_stub import GdbStub
-from tests.runtime.rig import POLICY, Rig, assert_limits_held, config
+from tests.runtime.rig import POLICY, Drive, Rig, assert_limits_held, config
 from tests.runtime.robot import robot
 
 ROBOT = robot()
@@ -318,3 +320,37 @@ def test_the_control_loop_stays_below_a_quarter_of_a_core(rig: Rig, session: Ses
     assert session.run_episode("sweep", duration_s=4.0).reason == "timeout"
     share = (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - began)
     assert share < 0.25, f"{share:.0%} of a core"
+
+
+DEMO = """
+import sys
+from pathlib import Path
+from edge_wam.supervisor import run_session
+from tests.runtime.rig import POLICY, Rig, config
+folder = Path(sys.argv[1])
+rig = Rig(folder)
+show = lambda status: print(status.phase, flush=True)
+result = run_session(config(folder), sources=rig.sources, duration_s=60.0, on_status=show, policy=POLICY)
+print(result.episodes, result.recording, sep="\\n")
+"""
+
+
+def test_ctrl_c_in_the_terminal_twice_still_stops_in_order(tmp_path: Path) -> None:
+    """SIGINT to the whole process group of the terminal, as a keyboard sends it."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", DEMO, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert program.stdout is not None
+    running = 0
+    while running < 8:
+        running += program.stdout.readline().strip() == "running"
+    os.killpg(program.pid, signal.SIGINT)
+    time.sleep(0.15)
+    os.killpg(program.pid, signal.SIGINT)
+    out, _ = program.communicate(timeout=30)
+    assert program.returncode == 0
+    drive = Drive.read(tmp_path / "drive.jsonl")
+    assert_limits_held(drive, ROBOT)
+    assert drive.enabled.any() and not drive.enabled[-1]
+    recording = Recording(Path(out.splitlines()[-1]))
+    assert len(list(recording)) > 50 and recording.complete
