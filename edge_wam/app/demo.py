@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Event
 
 from edge_wam.app.opening import open_configured_bundle
+from edge_wam.app.operator import SessionStop
 from edge_wam.config import RunConfig
 from edge_wam.errors import ConfigError
 from edge_wam.faults import FAULTS, Fault
@@ -18,6 +19,9 @@ from edge_wam.status import Status
 from edge_wam.supervisor import EpisodeResult, Session, SessionError, SessionResult
 
 OnStatus = Callable[[Status], None]
+# A busy machine may hold a picture back just when the arm is to be armed. Nothing has moved then; a simulated arm's
+# operator tries again.
+_ARMING_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +82,16 @@ def play(
         meta.command_scene(task, seed)
         instruction = meta.instruction
         config = config.model_copy(update={"instruction": instruction})
-        session = Session(config, sources=meta.sources, on_status=on_status, stop=stop)
+        session = Session(config, sources=meta.sources, on_status=on_status, stop=SessionStop(stop))
         try:
             say(session.mcu)
             referee = Referee(meta, limit_s)
-            # The wall clock ends it too, should the world stand still: twice the time, and time to arm.
-            episode = session.run_episode(instruction, duration_s=2 * limit_s + 5.0, done=referee)
+            for _ in range(_ARMING_ATTEMPTS):
+                # The wall clock ends it too, should the world stand still: twice the time, and time to arm.
+                episode = session.run_episode(instruction, duration_s=2 * limit_s + 5.0, done=referee)
+                if episode.reason != "refused" or stop.is_set():
+                    break
+                say(f"not armed: {episode.text}")
         finally:
             result = session.close()
     finally:

@@ -25,7 +25,8 @@ from edge_wam.errors import ConfigError, ContractError, PolicyError
 from edge_wam.sim.world import TASKS, TRAIN_SEED_LIMIT, task_named
 
 FIRST_SEED = TRAIN_SEED_LIMIT
-Progress = Callable[["EpisodeRow", int, int], None]
+Progress = Callable[["EpisodeRow", int], None]
+"""Called with each finished episode and how many this run has finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,7 @@ def lockstep(
     policy = Policy(bundle, threads=threads)
     policy.verify_golden()
     policy.warm_up()
-    total = len(tasks) * episodes
+    finished = 0
     for task in tasks:
         seeds = [s for s in range(first_seed, first_seed + episodes) if not results.done(task, s)]
         if not seeds:
@@ -232,14 +233,18 @@ def lockstep(
                         "done" if episode.success else "timeout", dict(episode.refused),
                     )
                 results.add(row)
-                on_row(row, len(results.rows), total)
+                finished += 1
+                on_row(row, finished)
         finally:
             world.close()
     return True
 
 
-def summarise(rows: Sequence[EpisodeRow], tasks: Sequence[str]) -> list[TaskSummary]:
-    """One summary per task that has rows, and ``all`` over everything when there are several."""
+def summarise(
+    rows: Sequence[EpisodeRow], tasks: Sequence[str], first_seed: int, episodes: int
+) -> list[TaskSummary]:
+    """One summary per task that has rows of these seeds, and ``all`` over everything when there are several."""
+    rows = [row for row in rows if first_seed <= row.seed < first_seed + episodes]
     out = [_summary(task, [row for row in rows if row.task == task]) for task in tasks]
     out = [summary for summary in out if summary.episodes]
     if len(out) > 1:

@@ -14,6 +14,7 @@ from threading import Event
 
 from edge_wam.app.demo import Referee
 from edge_wam.app.eval import EpisodeRow, Progress, Results
+from edge_wam.app.operator import SessionStop
 from edge_wam.app.statistics import jerk
 from edge_wam.config import RunConfig
 from edge_wam.report.gather import read_numbers
@@ -54,7 +55,7 @@ def realtime(
         EdgeWamError: sessions do not start, or break one after the other.
     """
     config = config.model_copy(update={"recording_dir": config.recording_dir / "eval"})
-    total = len(tasks) * episodes
+    finished = 0
     for task in tasks:
         broken = 0
         while seeds := [s for s in range(first_seed, first_seed + episodes) if not results.done(task, s)]:
@@ -73,7 +74,8 @@ def realtime(
             for one, data in zip([e for e in ended if e.reason != "refused"], numbers, strict=False):
                 row = _row(task, one, data)
                 results.add(row)
-                on_row(row, len(results.rows), total)
+                finished += 1
+                on_row(row, finished)
             for one in (e for e in ended if e.reason == "refused"):
                 say(f"{task} {one.seed}: was not armed; it is tried again")
             if not keep_recordings:
@@ -91,7 +93,8 @@ def _session(config: RunConfig, task: str, seeds: Sequence[int], stop: Event) ->
     ended: list[_Ended] = []
     with closing(MetaWorld()) as meta:
         meta.command_scene(task, seeds[0])
-        session = Session(config.model_copy(update={"instruction": meta.instruction}), sources=meta.sources, stop=stop)
+        config = config.model_copy(update={"instruction": meta.instruction})
+        session = Session(config, sources=meta.sources, stop=SessionStop(stop))
         try:
             for seed in seeds:
                 if seed != seeds[0]:

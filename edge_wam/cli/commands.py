@@ -190,16 +190,18 @@ def evaluate(
         config, bundle=bundle, mcu=_mcu(mcu), realtime=realtime, replan_knots=replan_knots, out=out
     )
     note(f"results: {plan.results.path} ({len(plan.results.rows)} episodes there already)")
-    with progress("episodes", len(tasks) * episodes) as update:
+    missing = [seed for name in tasks for seed in range(first_seed, first_seed + episodes)
+               if not plan.results.done(name, seed)]
+    with progress("episodes", len(missing)) as update:
 
-        def on_row(row: evaluation.EpisodeRow, done: int, _total: int) -> None:
+        def on_row(row: evaluation.EpisodeRow, done: int) -> None:
             update(done, f"{row.task} {row.seed}: {'done' if row.success else row.ended} {row.time_s:.1f} s")
 
         finished = evaluation.execute(
             plan, tasks, episodes=episodes, first_seed=first_seed, keep_recordings=keep_recordings, on_row=on_row,
             say=note,
         )
-    summaries = evaluation.summarise(plan.results.rows, tasks)
+    summaries = evaluation.summarise(plan.results.rows, tasks, first_seed, episodes)
     show(plan.settings, summaries, as_json_document=json)
     if not finished:
         note("interrupted: the same command goes on from here")

@@ -24,7 +24,7 @@ def show(settings: EvalSettings, summaries: Sequence[TaskSummary], *, as_json_do
     rows = [
         [
             s.task, f"{s.successes}/{s.episodes}", f"{100 * s.rate:.0f} %",
-            f"{100 * s.low:.0f} to {100 * s.high:.0f} %", f"{s.time_s:.2f}", f"{s.jerk:.0f}",
+            f"{100 * s.low:.0f} to {100 * s.high:.0f} %", f"{s.time_s:.2f}" if s.successes else "–", f"{s.jerk:.0f}",
             f"{s.latency_ms.min:.1f} / {s.latency_ms.p50:.1f} / {s.latency_ms.p99:.1f}",
         ]
         for s in summaries

@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-OUT = Console(highlight=False, soft_wrap=False)
+# Without a terminal there is no width to fit into: tables then take what they need.
+OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 ERR = Console(stderr=True, highlight=False)
 
 
