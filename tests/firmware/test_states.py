@@ -184,6 +184,7 @@ def test_on_the_way_back_to_disarmed_the_limit_table_is_unlocked_and_must_be_sen
     else:
         mcu.ask(m.Disarm())
     mcu.until(McuState.DISARMED, 5)
+    assert (mcu.hello().locked, mcu.hello().limits_crc) == (0, 0)
     assert mcu.arm().code == AckCode.BAD_STATE
     assert mcu.ask(m.LimitsCommit(1, mcu.limits_crc())).code == AckCode.BAD_LIMITS_CRC
     mcu.configure()
