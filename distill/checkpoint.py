@@ -28,11 +28,16 @@ def load_checkpoint(path: Path, parts: dict[str, Any]) -> int:
     """Load every part; returns the step reached, 0 when there is no checkpoint.
 
     Raises:
-        ConfigError: the checkpoint lacks a part or has other shapes.
+        ConfigError: the checkpoint is damaged, holds more than tensors, lacks a part or has other shapes.
     """
     if not path.exists():
         return 0
-    saved = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever a damaged or hostile file makes the loader say
+        raise ConfigError(
+            f"{path} cannot be read: {error}", expected="a checkpoint of tensors alone", remedy="delete it"
+        ) from error
     for name, part in parts.items():
         if name not in saved:
             raise ConfigError(f"{path} lacks {name!r}", expected=", ".join(parts), remedy="delete it to start anew")

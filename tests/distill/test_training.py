@@ -1,0 +1,150 @@
+"""Noise, sampling, checkpoints, averages and curves."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distill import checkpoint
+from distill.checkpoint import load_checkpoint, save_checkpoint
+from distill.curves import Curves
+from distill.data.windows import Windows
+from distill.train_wam import Ema, Sampler, WamTraining, draw_noise, instruction_tokens
+from edge_wam.errors import ConfigError
+from edge_wam.sim.world import TASKS
+
+
+def _batch(size: int, masked_from: int = 16) -> dict[str, torch.Tensor]:
+    mask = (torch.arange(16) < masked_from).float()[None, :, None].expand(size, 16, 32)
+    return {"action": torch.zeros(size, 16, 32), "action_mask": mask, "video": torch.zeros(size, 2, 8, 16)}
+
+
+def test_noise_levels_of_video_and_action_are_drawn_apart() -> None:
+    noise = draw_noise(_batch(8000), np.random.default_rng(0))
+    video, action = noise.sigma_video.numpy(), noise.sigma_action.numpy()
+    assert ((video >= 0) & (video <= 1) & (action >= 0) & (action <= 1)).all()
+    assert abs(np.corrcoef(video, action)[0, 1]) < 0.05
+    one_video, one_action = video == 1.0, action == 1.0
+    assert one_video.mean() > 0.4 and one_action.mean() > 0.4, "the runtime's own level is trained most"
+    both = one_video.mean() * one_action.mean()
+    assert abs((one_video & one_action).mean() - both) < 0.03
+    assert (~one_video & one_action).any() and (one_video & ~one_action).any()
+
+
+def test_committed_knots_are_a_prefix_of_real_knots() -> None:
+    noise = draw_noise(_batch(2000), np.random.default_rng(1))
+    counts = noise.committed.sum(1)
+    assert set(counts.tolist()) == {0.0, 1.0, 2.0, 3.0, 4.0}
+    assert (noise.committed == (torch.arange(16) < counts[:, None]).float()).all()
+    short = draw_noise(_batch(2000, masked_from=2), np.random.default_rng(1))
+    assert short.committed.sum(1).max() == 2, "a knot without label is never committed"
+
+
+def test_half_of_a_batch_is_on_policy_once_there_is_some() -> None:
+    def windows(n: int) -> Windows:
+        nothing = torch.zeros(n, 1)
+        return Windows(*([nothing] * 9), tasks=[])
+
+    sampler = Sampler(windows(100), 0)
+    ((only, index),) = sampler.draw(64)
+    assert only is sampler.sources[0] and len(index) == 64 and index.max() < 100
+    sampler.sources += [windows(10), windows(30)]
+    sizes = np.zeros(3)
+    for _ in range(50):
+        drawn = sampler.draw(64)
+        assert sum(len(i) for _, i in drawn) == 64
+        for w, i in drawn:
+            sizes[next(k for k, s in enumerate(sampler.sources) if s is w)] += len(i)
+            assert i.max() < len(w)
+    assert sizes[0] == 50 * 32
+    assert 0.6 < sizes[2] / sizes[1:].sum() < 0.9, "in proportion to their frames"
+
+
+def test_every_way_of_saying_a_task_can_be_tokenised() -> None:
+    tokens = instruction_tokens(10)
+    assert set(tokens) == {task.instruction for task in TASKS.values()}
+    rows = [tuple(row.tolist()) for variants in tokens.values() for row in variants]
+    assert len(rows) == len(set(rows)), "two instructions with the same tokens cannot be told apart"
+
+
+def test_the_learning_rate_warms_up_and_cools_down() -> None:
+    t = WamTraining(steps=1000, warmup=100, cooldown=0.3, learning_rate=1.0)
+    rates = [t.rate(step) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.01) and rates[99] == rates[500] == 1.0
+    assert rates[-1] == pytest.approx(0.02, abs=0.01) and min(rates) > 0
+    assert all(a >= b for a, b in pairwise(rates[700:]))
+
+
+def test_a_checkpoint_comes_back_with_its_step(tmp_path: Path) -> None:
+    model = torch.nn.Linear(3, 2)
+    optimiser = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    save_checkpoint(tmp_path / "a.pt", {"model": model, "optimiser": optimiser}, 7)
+    other = torch.nn.Linear(3, 2)
+    again = torch.optim.AdamW(other.parameters())
+    assert load_checkpoint(tmp_path / "a.pt", {"model": other, "optimiser": again}) == 7
+    assert torch.equal(other.weight, model.weight)
+    assert again.state_dict()["state"][0]["step"] == 1
+    assert load_checkpoint(tmp_path / "none.pt", {"model": other}) == 0
+
+
+def test_a_checkpoint_of_another_size_or_without_a_part_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", {"model": torch.nn.Linear(3, 2)}, 1)
+    with pytest.raises(ConfigError, match="does not fit"):
+        load_checkpoint(tmp_path / "a.pt", {"model": torch.nn.Linear(4, 2)})
+    with pytest.raises(ConfigError, match="lacks 'probe'"):
+        load_checkpoint(tmp_path / "a.pt", {"model": torch.nn.Linear(3, 2), "probe": torch.nn.Linear(1, 1)})
+
+
+def test_a_broken_save_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Linear(3, 2)
+    save_checkpoint(tmp_path / "a.pt", {"model": model}, 1)
+
+    def full_disk(state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(tmp_path / "a.pt", {"model": model}, 2)
+    monkeypatch.undo()
+    assert load_checkpoint(tmp_path / "a.pt", {"model": model}) == 1
+
+
+def test_a_checkpoint_cannot_carry_code(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return print, ("boom",)
+
+    torch.save({"step": 1, "model": Bomb()}, tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_checkpoint(tmp_path / "a.pt", {"model": torch.nn.Linear(1, 1)})
+    (tmp_path / "a.pt").write_bytes(b"half a file")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_checkpoint(tmp_path / "a.pt", {"model": torch.nn.Linear(1, 1)})
+
+
+def test_the_average_follows_slowly_and_starts_at_the_model() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    ema = Ema(model, 0.9)
+    assert torch.equal(ema.model.weight, model.weight)
+    before = ema.model.weight.clone()
+    with torch.no_grad():
+        model.weight += 1.0
+    ema.update(model, 10_000)
+    torch.testing.assert_close(ema.model.weight, before + 0.1)
+
+
+def test_curves_go_on_without_a_second_header(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "c.csv"
+    Curves(path, ("step", "loss")).add(1, 0.5)
+    Curves(path, ("step", "loss")).add(2, 0.25)
+    assert path.read_text() == "step,loss\n1,0.5\n2,0.25\n"
+    with pytest.raises(ValueError, match="3 values"):
+        Curves(path, ("step", "loss")).add(1, 2, 3)
+    assert len(path.read_text().splitlines()) == 3
