@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from firmware_bridge.errors import ChunkRefused, ClockError, LinkBusy, LinkError
+from firmware_bridge.errors import ChunkRefused, ClockError, LinkBusy, LinkError, TransportClosed
 from firmware_bridge.host.conversation import Conversation
 from firmware_bridge.host.link_session import ENERGISED, HEARTBEAT_NS, MILLISECOND, LinkSession
 from firmware_bridge.host.link_state import F64, LinkState
@@ -30,7 +30,8 @@ from firmware_bridge.host.messages import (
 from firmware_bridge.host.motion import check_times, chunk_message, micro_knots
 from firmware_bridge.host.transport import Transport
 
-CONNECT_EXCHANGES = 16
+CONNECT_EXCHANGES, CONNECT_EXCHANGES_MAX = 16, 64
+"""Clock exchanges before :meth:`Link.connect` returns: more where the first ones were all slow."""
 CHUNKS_IN_FLIGHT = 2
 _HEARTBEAT_EARLY_NS = 2 * MILLISECOND
 """A 100 Hz caller beats every second cycle, even when a cycle comes a little early."""
@@ -93,6 +94,8 @@ class Link(LinkSession):
                 expected="an armed MCU", remedy="arming is the operator's act",
             )
         self._require_clock()
+        if not self._talk.open:
+            raise TransportClosed("the cable is out", remedy="plug it in and connect again")
         self._settle_chunks()
         if len(self._chunks) >= CHUNKS_IN_FLIGHT or self._talk.transport.backlog:
             self._talk.counters.chunks_skipped += 1
@@ -133,7 +136,9 @@ class Link(LinkSession):
                 remedy="flash the firmware of this release",
             )
         self._adopt()
-        for _ in range(CONNECT_EXCHANGES):
+        for count in range(CONNECT_EXCHANGES_MAX):
+            if count >= CONNECT_EXCHANGES and self._sync.bound_ns(self._clock()) <= self.max_clock_error_ns:
+                break
             before = self._sync.samples
             self._ask_time(self._clock())
             # A lost exchange costs 50 ms and is simply not counted.

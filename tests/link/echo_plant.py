@@ -58,6 +58,8 @@ class EchoPlant:
         self.stuck = False
         self.position = np.array(home)
         self._port = PlantPort(transport)
+        self.longest_gap_s = 0.0
+        """Between two turns of this thread, which asks for one every few milliseconds: the machine's stall."""
         self._commands: list[DriveCommand] = []
         self._lock = threading.Lock()
         self._stop = False
@@ -86,9 +88,11 @@ class EchoPlant:
         self.close()
 
     def _run(self) -> None:
-        due = time.monotonic()
+        due = last = time.monotonic()
         try:
             while not self._stop:
+                turn = time.monotonic()
+                self.longest_gap_s, last = max(self.longest_gap_s, turn - last), turn
                 commands = self._port.poll()
                 if commands:
                     with self._lock:
