@@ -125,6 +125,8 @@ class Session:
         if not 1 <= len(instruction) <= _INSTRUCTION:
             raise SessionError(f"an instruction of {len(instruction)} characters", expected=f"1..{_INSTRUCTION}")
         number = len(self.episodes) + 1
+        if self.stop.is_set():
+            return self._note(EpisodeResult(number, instruction, 0.0, "stopped"))
         self._events.clear()
         self._wait(lambda: not self.status.unwell, _SETTLE_S)
         self._tell({"cmd": "arm", "instruction": instruction, "episode": number})
@@ -200,7 +202,6 @@ class Session:
         """
         if not self._closed:
             self._closed = True
-            self.stop.set()
             with _deaf_to_ctrl_c():
                 self._shut_down()
         return SessionResult(

@@ -232,6 +232,7 @@ def test_ctrl_c_stops_the_arm_in_order_and_closes_the_recording(own: tuple[Rig, 
     result = session.run_episode("sweep", duration_s=30.0)
     stopped = time.monotonic_ns()
     assert result.reason == "stopped" and result.seconds < 4.0
+    assert session.run_episode("sweep", duration_s=1.0).reason == "stopped", "after a stop nothing arms"
     final = session.close()
     drive = rig.drive
     assert_limits_held(drive, ROBOT)
