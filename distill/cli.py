@@ -182,6 +182,66 @@ def export(
 
 
 @app.command()
+def imagination(
+    bundle: Annotated[Path, typer.Argument(help="NAME.wam, signed with the demo key or a trusted one.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Held-out scenes of each task.")] = 10,
+    seed: Annotated[int, typer.Option(help="First of them; training seeds are refused.")] = 200_000,
+    trust: Annotated[list[Path] | None, typer.Option(help="Public key (PEM); may be repeated.")] = None,
+) -> None:
+    """Compare what the model foresees in closed loop with what comes and with copying the newest frame; JSON."""
+    import json
+    from dataclasses import asdict
+
+    from distill.imagination import measure_foresight
+    from edge_wam.bundle import TrustStore, open_bundle
+    from edge_wam.policy import Policy
+    from edge_wam.sim.lockstep import mcu_library
+    from edge_wam.sim.world import TASKS
+
+    opened = open_bundle(bundle, trust=TrustStore.load(trust or [], allow_demo_key=True))
+    done = 0
+    with _progress() as update:
+
+        def report(task: str, number: int) -> None:
+            nonlocal done
+            done += 1
+            update("imagination", done, episodes * len(TASKS), f"{task} seed {number}")
+
+        rows = measure_foresight(
+            Policy(opened), opened.embodiment, mcu_library(), episodes=episodes, first_seed=seed, report=report
+        )
+    typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+
+
+@app.command()
+def card(
+    bundle: Annotated[Path, typer.Argument(help="NAME.wam whose card gets the results.")],
+    machine: Annotated[str, typer.Option(help="What they were measured on, in words.")],
+    result: Annotated[list[str], typer.Option("--result", help="KEY=FILE.json; may be repeated.")],
+    key: Annotated[Path | None, typer.Option(help="Private key; without one the INSECURE demo key signs.")] = None,
+    trust: Annotated[list[Path] | None, typer.Option(help="Public key (PEM); may be repeated.")] = None,
+) -> None:
+    """Write measured results (edge-wam eval --json, edge-wam bench --json, ...) into a bundle's card and sign it."""
+    import json
+
+    from edge_wam.bundle import TrustStore, demo_private_key, load_private_key, open_bundle, rewrite_card
+    from edge_wam.errors import ConfigError
+
+    opened = open_bundle(bundle, trust=TrustStore.load(trust or [], allow_demo_key=True))
+    results = dict(entry.split("=", 1) for entry in result if "=" in entry)
+    if len(results) != len(result):
+        raise ConfigError(f"--result {result}", expected="KEY=FILE.json, every key once")
+    measured = {name: json.loads(Path(file).read_text()) for name, file in results.items()}
+    graphs = {name: opened.manifest.files[graph.file].sha256 for name, graph in opened.manifest.graphs.items()}
+    text = {k: v for k, v in opened.card().items() if k != "success"}
+    model_hash = rewrite_card(
+        opened, {**text, **measured, "machine": machine, "measured_graphs": graphs},
+        demo_private_key() if key is None else load_private_key(key),
+    )
+    typer.echo(f"{bundle} {model_hash}")
+
+
+@app.command()
 def nano(
     work: Annotated[Path, typer.Option(help="Folder for datasets, checkpoints and curves (4 GB).")],
     out: Annotated[Path, typer.Option(help="The bundle.")] = Path("bundles/metaworld-nano.wam"),

@@ -44,7 +44,7 @@ class NanoRecipe:
     wam: WamTraining = field(default_factory=WamTraining)
     collect_from_step: int = 750
     collect_seed: int = 30_000
-    collect_episodes: int = 24
+    collect_episodes: int = 18
     collect_rounds: int = 1_000
     calibration: Calibration = field(default_factory=Calibration)
 

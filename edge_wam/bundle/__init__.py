@@ -14,7 +14,7 @@ from edge_wam.bundle.signing import (
     key_id,
     load_private_key,
 )
-from edge_wam.bundle.writer import BundleParts, accept, sign, write_bundle
+from edge_wam.bundle.writer import BundleParts, accept, rewrite_card, sign, write_bundle
 
 __all__ = [
     "Bundle",
@@ -30,6 +30,7 @@ __all__ = [
     "key_id",
     "load_private_key",
     "open_bundle",
+    "rewrite_card",
     "sign",
     "wire_schema",
     "write_bundle",

@@ -159,6 +159,23 @@ def accept(bundle: Bundle, key: Ed25519PrivateKey) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def rewrite_card(bundle: Bundle, card: Mapping[str, Any], key: Ed25519PrivateKey) -> str:
+    """Put measured results into ``bundle`` and sign it again; return the new model hash. Graphs and golden run stay.
+
+    Raises:
+        BundleError: the card is no plain JSON, or the directory cannot be written.
+    """
+    try:
+        data = _json(dict(card))
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"card: {error}", expected="plain JSON values, every number finite") from error
+    entry = FileEntry(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    manifest = bundle.manifest.model_copy(update={"files": {**bundle.manifest.files, CARD: entry}})
+    text = manifest_bytes(manifest)
+    _place(bundle.directory, {**bundle.files, CARD: data, MANIFEST: text, SIGNATURE: signature_bytes(text, key)})
+    return hashlib.sha256(text).hexdigest()
+
+
 def manifest_bytes(manifest: Manifest) -> bytes:
     """The canonical text of a manifest: sorted keys, two spaces, one final newline."""
     return _json(manifest.model_dump(mode="json"))
