@@ -509,6 +509,21 @@ def test_an_old_hello_that_comes_again_does_not_lead_the_host_astray() -> None:
     assert link.state.armed
 
 
+def test_the_hello_of_a_boot_that_is_over_is_not_believed() -> None:
+    mcu, link = armed()
+    stale = list(mcu.sent)
+    mcu.reboot(ResetCause.WATCHDOG, 0)
+    for step in range(20):
+        mcu.time_ns += 10_000_000
+        mcu.say(mcu.report())
+        if step == 10:
+            for data in stale:
+                mcu.say_raw(data)
+        link.poll()
+        assert step < 3 or link.state.session == mcu.session
+    assert link.state.counters.resets == 1
+
+
 def test_frames_of_another_session_are_not_used() -> None:
     mcu, link = armed()
     before = link.state.position.tolist()
