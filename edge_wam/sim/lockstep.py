@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+import edge_wam
 from edge_wam.config import GuardConfig
 from edge_wam.contracts import F64, ActionChunk, Frame, Imagination, Observation
 from edge_wam.embodiment import Embodiment
@@ -91,7 +92,7 @@ def mcu_library() -> Path:
     from firmware_bridge.mcu.build import build
 
     try:
-        return build("lib")
+        return build("lib", Path(edge_wam.__file__).resolve().parents[1] / "build" / "firmware")
     except FirmwareError as error:
         raise ConfigError(error.what, expected=error.expected, remedy=error.remedy) from error
 
