@@ -104,6 +104,10 @@ class Planning:
         answer = state.last_chunk
         if answer is not None and answer.chunk_id != self._last_answer:
             self._last_answer = answer.chunk_id
+            self._recorder.put("/event", now_ns, {
+                "from": "link", "chunk_id": answer.chunk_id, "code": answer.code.name, "arg": answer.arg,
+                "taken": answer.accepted, "lead_ns": answer.lead_ns, "round_trip_ns": answer.round_trip_ns,
+            })
             splice, sent_ns = self._pending.pop(answer.chunk_id, (None, 0))
             if splice is not None:
                 transit_ns = splice.t0_ns - sent_ns - answer.lead_ns

@@ -7,6 +7,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from edge_wam.errors import ConfigError
 from edge_wam.histogram import Histogram
@@ -14,6 +15,7 @@ from edge_wam.histogram import Histogram
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
 _LAG_WINDOW = 100
 _LAG_RATIO = 0.9
+_AUTOGROUP = Path("/proc/self/autogroup")
 
 
 class Pacer:
@@ -87,6 +89,7 @@ def prefer_process(
     try:
         if nice:
             os.setpriority(os.PRIO_PROCESS, 0, nice)
+            _prefer_session(nice)
     except OSError as error:
         refused.append(f"nice {nice}: {error.strerror}")
     try:
@@ -104,6 +107,13 @@ def prefer_process(
         if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE) != 0:
             refused.append(f"mlockall: {os.strerror(ctypes.get_errno())}")
     return tuple(refused)
+
+
+def _prefer_session(nice: int) -> None:
+    """Where the kernel schedules sessions against each other (autogroup, the default of Debian and Ubuntu), the nice
+    level of a process counts only inside its own session; the session's has to be set too. Only its leader does."""
+    if os.getsid(0) == os.getpid() and _AUTOGROUP.exists():
+        _AUTOGROUP.write_text(str(nice), encoding="ascii")
 
 
 def quiet_garbage_collector() -> None:

@@ -181,7 +181,7 @@ def _timing(run: RunData) -> str:
                 f'<figure><h3>{title} <span class="soft">{text}</span></h3>'
                 f"{histogram(title, f'p50 / p99: {text}, {len(values)} values', values, limit=limit)}</figure>"
             )
-    if run.plans:
+    if len(run.age_ms):
         t, age = thin(np.array([float(p.t_s[0]) for p in run.plans if p.age_ms is not None]), run.age_ms)
         charts.append(
             "<figure><h3>Age at actuation over time [ms]</h3>"
