@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Event
 
 from edge_wam.app.opening import open_configured_bundle
-from edge_wam.app.operator import SessionStop
 from edge_wam.config import RunConfig
 from edge_wam.errors import ConfigError
 from edge_wam.faults import FAULTS, Fault
@@ -82,7 +81,7 @@ def play(
         meta.command_scene(task, seed)
         instruction = meta.instruction
         config = config.model_copy(update={"instruction": instruction})
-        session = Session(config, sources=meta.sources, on_status=on_status, stop=SessionStop(stop))
+        session = Session(config, sources=meta.sources, on_status=on_status, stop=stop)
         try:
             say(session.mcu)
             referee = Referee(meta, limit_s)

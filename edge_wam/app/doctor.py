@@ -167,7 +167,7 @@ def _golden(config: RunConfig) -> Finding:
 
 
 def _recordings(config: RunConfig) -> Finding:
-    folder = config.recording_dir
+    folder = config.recording_dir.resolve()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not os.access(existing, os.W_OK):
         return Finding("recordings", False, f"{folder} is not writable", "set recording_dir in the configuration")

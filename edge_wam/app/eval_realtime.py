@@ -14,7 +14,6 @@ from threading import Event
 
 from edge_wam.app.demo import Referee
 from edge_wam.app.eval import EpisodeRow, Progress, Results
-from edge_wam.app.operator import SessionStop
 from edge_wam.app.statistics import jerk
 from edge_wam.config import RunConfig
 from edge_wam.report.gather import read_numbers
@@ -94,7 +93,7 @@ def _session(config: RunConfig, task: str, seeds: Sequence[int], stop: Event) ->
     with closing(MetaWorld()) as meta:
         meta.command_scene(task, seeds[0])
         config = config.model_copy(update={"instruction": meta.instruction})
-        session = Session(config, sources=meta.sources, stop=SessionStop(stop))
+        session = Session(config, sources=meta.sources, stop=stop)
         try:
             for seed in seeds:
                 if seed != seeds[0]:

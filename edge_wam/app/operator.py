@@ -11,17 +11,6 @@ from types import FrameType
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class SessionStop(Event):
-    """The stop of one session: set by the operator's, or by the session when it closes, which is not the operator."""
-
-    def __init__(self, operator: Event) -> None:
-        super().__init__()
-        self._operator = operator
-
-    def is_set(self) -> bool:
-        return super().is_set() or self._operator.is_set()
-
-
 @contextmanager
 def stoppable(say: Callable[[str], None] = lambda text: None) -> Iterator[Event]:
     """An event that turns set on the first signal. No signal interrupts anything: the arm is braked, then disarmed.

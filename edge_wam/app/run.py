@@ -11,7 +11,6 @@ from typing import cast
 
 from edge_wam.app.demo import DemoResult, OnStatus
 from edge_wam.app.opening import open_configured_bundle
-from edge_wam.app.operator import SessionStop
 from edge_wam.config import RunConfig
 from edge_wam.errors import ConfigError
 from edge_wam.faults import FAULTS, Fault
@@ -76,7 +75,7 @@ def _session(
     config: RunConfig, sources: Sources, instruction: str, seconds: float, on_status: OnStatus, stop: Event,
     say: Callable[[str], None],
 ) -> tuple[EpisodeResult, SessionResult]:  # fmt: skip
-    session = Session(config, sources=sources, on_status=on_status, stop=SessionStop(stop))
+    session = Session(config, sources=sources, on_status=on_status, stop=stop)
     try:
         say(session.mcu)
         episode = session.run_episode(instruction, duration_s=seconds)

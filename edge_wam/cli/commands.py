@@ -78,7 +78,7 @@ def demo(
     from edge_wam.app.live import LiveView
     from edge_wam.app.opening import DEMO_CONFIG, open_config
     from edge_wam.app.operator import stoppable
-    from edge_wam.cli.show import OUT, facts, note, say
+    from edge_wam.cli.show import OUT, facts, note, say, short
 
     settings = open_config(config or DEMO_CONFIG, bundle=bundle, mcu=_mcu(mcu))
     note(f"starting the emulated microcontroller, the simulator and the model ({settings.bundle.name}) ...")
@@ -90,9 +90,9 @@ def demo(
     sign, style = ("✔", "bold green") if outcome.done else ("✗", "bold red")
     OUT.print(f"\n{sign} {outcome.headline}", style=style, markup=False)
     say(outcome.why)
-    shown = [("microcontroller", result.mcu), ("recording", str(result.recording))]
+    shown = [("microcontroller", result.mcu), ("recording", short(result.recording))]
     if result.report.exists():
-        shown.insert(1, ("report", str(result.report)))
+        shown.insert(1, ("report", short(result.report)))
     facts(shown)
     raise typer.Exit(0 if outcome.done else 1)
 
@@ -129,7 +129,7 @@ def run(
     from edge_wam.app.opening import open_config
     from edge_wam.app.operator import stoppable
     from edge_wam.app.run import confirm, run_robot
-    from edge_wam.cli.show import OUT, facts, note, say
+    from edge_wam.cli.show import OUT, facts, note, say, short
 
     settings = open_config(config)
     words = instruction or settings.instruction
@@ -144,7 +144,9 @@ def run(
     outcome = result.outcome
     OUT.print(f"\n{'✗' if outcome.done is False else '✔'} {outcome.headline}", style="bold")
     say(outcome.why)
-    facts([("microcontroller", result.mcu), ("report", str(result.report)), ("recording", str(result.recording))])
+    facts([
+        ("microcontroller", result.mcu), ("report", short(result.report)), ("recording", short(result.recording)),
+    ])
     raise typer.Exit(1 if outcome.done is False else 0)
 
 
@@ -183,13 +185,13 @@ def evaluate(
     """
     from edge_wam.app import eval as evaluation
     from edge_wam.cli.evaluation import show
-    from edge_wam.cli.show import note, progress
+    from edge_wam.cli.show import note, progress, short
 
     tasks = evaluation.check_request(task or (), first_seed, episodes)
     plan = evaluation.prepare(
         config, bundle=bundle, mcu=_mcu(mcu), realtime=realtime, replan_knots=replan_knots, out=out
     )
-    note(f"results: {plan.results.path} ({len(plan.results.rows)} episodes there already)")
+    note(f"results: {short(plan.results.path)} ({len(plan.results.rows)} episodes there already)")
     missing = [seed for name in tasks for seed in range(first_seed, first_seed + episodes)
                if not plan.results.done(name, seed)]
     with progress("episodes", len(missing)) as update:

@@ -65,6 +65,12 @@ def facts(rows: Iterable[tuple[str, str]]) -> None:
         say(value)
 
 
+def short(path: Path) -> str:
+    """A path as one would type it here."""
+    full = path.resolve()
+    return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(full)
+
+
 def say(text: str, style: str | None = None) -> None:
     """One line or paragraph as it is: no markup, no line breaks put in."""
     OUT.print(text, style=style, markup=False, soft_wrap=True)

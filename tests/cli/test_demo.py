@@ -15,7 +15,7 @@ from rich.console import Console
 
 from edge_wam.app.demo import Played, verdict
 from edge_wam.app.live import LiveView, line, render
-from edge_wam.app.operator import SessionStop, stoppable
+from edge_wam.app.operator import stoppable
 from edge_wam.faults import FAULTS, Fault
 from edge_wam.histogram import Summary
 from edge_wam.recorder import Recording
@@ -155,16 +155,11 @@ def test_signals_only_set_the_stop_and_handlers_come_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     said: list[str] = []
     with stoppable(said.append) as stop:
-        session = SessionStop(stop)
-        assert not session.is_set()
+        assert not stop.is_set()
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         deadline = time.monotonic() + 5
         while not stop.is_set() and time.monotonic() < deadline:
             time.sleep(0.001)
-        assert stop.is_set() and session.is_set() and len(said) == 1
+        assert stop.is_set() and len(said) == 1
     assert signal.getsignal(signal.SIGINT) is before
-    with stoppable() as stop:
-        session = SessionStop(stop)
-        session.set()  # a session that closes is not the operator
-        assert session.is_set() and not stop.is_set()
