@@ -114,7 +114,7 @@ class Executor:
             return last
         left = right - 1
         w = (t_ns - times[left]) / (times[right] - times[left])
-        between: F64 = (1.0 - w) * self._q[left] + w * self._q[right]
+        between: F64 = self._q[left] + w * (self._q[right] - self._q[left])  # exact where the arm holds
         return between
 
     def velocity_before(self, t_ns: int) -> F64:

@@ -82,7 +82,7 @@ class PlannerChannel:
             return None
         self._seen, data = got
         generation, sequence, what = unpack_answer(data)
-        if generation != self.generation or self._dead:
+        if generation != self.generation:
             return None
         if isinstance(what, Ready):
             self.ready = what

@@ -189,3 +189,14 @@ def test_a_slow_wire_lengthens_the_lead_and_only_within_reason() -> None:
     assert ex.lead_ns == 20 * MS, "never shorter than configured"
     ex.arrived(10_000 * MS)
     assert ex.lead_ns == 100 * MS
+
+
+def test_after_the_plan_ran_dry_the_arm_holds_until_the_next_splice_begins() -> None:
+    ex = executor()
+    offer(ex, chunk(0, 1, ex.prefix(0, 10 * MS)), 40 * MS)
+    end, held = ex.end_ns, ex.at(ex.end_ns)
+    now = end + 500 * MS
+    splice = offer(ex, chunk(now - 20 * MS, 2, np.tile(held, (2, 1))), now)
+    for t in range(end, splice.t0_ns, 20 * MS):
+        assert np.array_equal(ex.at(t), held), "a ramp across the gap"
+    assert not ex.velocity_before(splice.t0_ns).any()
