@@ -206,7 +206,7 @@ def train_wam(
     began = time.monotonic()
     sums: dict[str, float] = {}
     for step in range(start, settings.steps):
-        if step % 50 == 0:
+        if step % 50 == 0 or step == start:
             for info in sorted(on_policy.glob("*/meta/info.json")):
                 if info.parent.parent not in taken:
                     taken.add(info.parent.parent)

@@ -1,11 +1,28 @@
-"""PyTorch on one thread: two cores are shared with whatever else is being tested."""
+"""PyTorch on one thread (two cores are shared with whatever else is being tested); one export for all tests."""
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
+
+from distill.export import export_graphs, quantise_step
+from tests.distill.tiny import EXPORTED, Exported, make_student, step_feed
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def exported() -> Exported:
+    codec, wam = make_student(EXPORTED)
+    logging.disable(logging.CRITICAL)  # pytest would keep the exporter's trace, which takes longer than the export
+    try:
+        graphs = export_graphs(codec, wam)
+    finally:
+        logging.disable(logging.NOTSET)
+    feeds = [step_feed(100 + k) for k in range(16)]
+    return Exported(codec, wam, graphs, quantise_step(graphs["step"], EXPORTED, feeds))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -14,51 +11,19 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
-from distill.export import export_graphs, keep_float, model_sizes, quantise_step, step_inputs
-from distill.models.codec import FrameCodec
+from distill.export import keep_float, model_sizes
 from distill.models.config import config_named
 from distill.models.wam import WorldActionTransformer
 from edge_wam.bundle import graph_contract
 from edge_wam.engines import open_engine
 from edge_wam.engines.onnx_graph import graph_io, parse_graph
 from edge_wam.engines.qdq_lint import lint
-from tests.distill.tiny import EXPORTED, ROBOT, make_student
+from tests.distill.tiny import EXPORTED, ROBOT, Exported, step_feed
 
 pytestmark = pytest.mark.timeout(900)  # the exporter alone takes 20 CPU-seconds, and CI shares its cores
 Feed = dict[str, NDArray[np.generic]]
 ELSEWHERE = ("cross_k", "cross_v", "text.", "time_")
 """Linear layers that the step graph does not have: their outputs are inputs or constants of it."""
-
-
-@dataclass(frozen=True)
-class Exported:
-    codec: FrameCodec
-    wam: WorldActionTransformer
-    graphs: dict[str, onnx.ModelProto]
-    quantised: onnx.ModelProto
-
-
-def feed(seed: int) -> Feed:
-    """Inputs of the step graph as a running policy has them: unit-variance latents, real K/V."""
-    rng = np.random.default_rng(seed)
-    shapes = {name: tuple(value.shape) for name, value in step_inputs(EXPORTED).items()}
-    out: Feed = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    d = seed % 5
-    out["prefix_mask"] = (np.arange(16) < d).astype(np.float32)[None]
-    out["prefix_action"] = (out["prefix_action"] * out["prefix_mask"][..., None]).astype(np.float32)
-    out["past_mask"] = np.full((1, EXPORTED.past_frames), float(seed % 2), np.float32)
-    return out
-
-
-@pytest.fixture(scope="session")
-def exported() -> Exported:
-    codec, wam = make_student(EXPORTED)
-    logging.disable(logging.CRITICAL)  # pytest would keep the exporter's trace, which takes longer than the export
-    try:
-        graphs = export_graphs(codec, wam)
-    finally:
-        logging.disable(logging.NOTSET)
-    return Exported(codec, wam, graphs, quantise_step(graphs["step"], EXPORTED, [feed(100 + k) for k in range(16)]))
 
 
 def run(model: onnx.ModelProto, inputs: Feed) -> list[NDArray[np.float32]]:
@@ -72,14 +37,14 @@ def test_graphs_have_the_interface_of_the_bundle(exported: Exported) -> None:
     contract = graph_contract(model_sizes(EXPORTED, 1), ROBOT)
     assert set(exported.graphs) == set(contract)
     for name, model in {**exported.graphs, "step": exported.quantised}.items():
-        assert graph_io(parse_graph(name, model.SerializeToString())) == contract[name]
+        assert graph_io(name, parse_graph(name, model.SerializeToString())) == contract[name]
     assert [i.name for i in exported.quantised.graph.input] == list(contract["step"][0])
 
 
 @torch.no_grad()
 def test_the_step_graph_equals_pytorch(exported: Exported) -> None:
     for seed in (0, 3, 7):
-        inputs = feed(seed)
+        inputs = step_feed(seed)
         wanted = exported.wam.step(*(torch.from_numpy(value) for value in inputs.values()))
         for name, a, b in zip(("action", "video", "new_kv"), run(exported.graphs["step"], inputs), wanted, strict=True):
             np.testing.assert_allclose(a, b.numpy(), atol=2e-4, rtol=1e-3, err_msg=f"{name}, seed {seed}")
@@ -154,7 +119,7 @@ def test_the_quantised_step_keeps_the_contract_and_stays_close(exported: Exporte
     engine = open_engine("step", exported.quantised.SerializeToString())
     outputs = {name: spec.empty() for name, spec in engine.outputs.items()}
     for seed in range(4):
-        inputs = feed(seed)
+        inputs = step_feed(seed)
         wanted = dict(zip(("action", "video", "new_kv"), run(exported.graphs["step"], inputs), strict=True))
         engine.run(inputs, outputs)
         for name, value in wanted.items():

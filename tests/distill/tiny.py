@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 
 from distill.data.generate import features
 from distill.data.lerobot_v3 import DatasetWriter
+from distill.export import step_inputs
 from distill.models.codec import FrameCodec
 from distill.models.config import StudentConfig
 from distill.models.wam import WorldActionTransformer
@@ -31,7 +33,7 @@ EXPORTED = replace(WHOLE, depth=3, past_frames=1)
 def make_student(config: StudentConfig, seed: int = 0) -> tuple[FrameCodec, WorldActionTransformer]:
     """Random weights in which every path is alive (a fresh transformer ignores the noise level)."""
     torch.manual_seed(seed)
-    codec, wam = FrameCodec(config, width=16), WorldActionTransformer(config)
+    codec, wam = FrameCodec(config), WorldActionTransformer(config)
     torch.nn.init.normal_(wam.time_project.weight, std=0.1)
     torch.nn.init.normal_(wam.time_project.bias, std=0.1)
     return codec.eval(), wam.eval()
@@ -62,3 +64,27 @@ def writer(root: Path) -> DatasetWriter:
 def add_episode(to: DatasetWriter, length: int, seed: int, task: str = "open the drawer") -> None:
     to.add(task, episode_vectors(length, seed), {"corner2": smooth_video(length, seed),
                                                  "topview": smooth_video(length, seed + 7)})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A student and its graphs."""
+
+    codec: FrameCodec
+    wam: WorldActionTransformer
+    graphs: dict[str, onnx.ModelProto]
+    quantised: onnx.ModelProto
+
+
+def step_feed(seed: int) -> dict[str, NDArray[np.generic]]:
+    """Inputs of the step graph as a running policy has them: unit-variance latents, real K/V."""
+    rng = np.random.default_rng(seed)
+    shapes = {name: tuple(value.shape) for name, value in step_inputs(EXPORTED).items()}
+    out: dict[str, NDArray[np.generic]] = {
+        name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
+    }
+    d = seed % 5
+    out["prefix_mask"] = (np.arange(16) < d).astype(np.float32)[None]
+    out["prefix_action"] = (out["prefix_action"] * out["prefix_mask"][..., None]).astype(np.float32)
+    out["past_mask"] = np.full((1, EXPORTED.past_frames), float(seed % 2), np.float32)
+    return out
