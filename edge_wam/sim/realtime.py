@@ -29,8 +29,8 @@ from firmware_bridge.errors import TransportClosed
 from firmware_bridge.host.plant_port import PlantPort
 from firmware_bridge.host.transport import open_unix
 
-PLANT_RATE_HZ = 200.0
-"""Encoder rate; each turn advances the physics by the wall time that has passed (two steps of 2.5 ms)."""
+PLANT_RATE_HZ = 100.0
+"""Encoder rate; each turn advances the physics by the wall time that has passed (four steps of 2.5 ms)."""
 STALL_NS = 100_000_000
 """A longer stall of the host does not make the world jump: physics goes on from there."""
 _STATE = struct.Struct("<QqqB")
