@@ -241,10 +241,7 @@ class Executor:
         self._before = (self._times, self._q)
         low = bisect_left(self._times, now_ns - _KEEP_NS)
         cut = bisect_left(self._times, splice.t0_ns)
-        times, q = self._times[low:cut], self._q[low:cut]
-        if not times or times[-1] < splice.t0_ns - self.dt_ns:
-            # The arm holds until the splice: a knot there keeps the plan from being read as a slow ramp.
-            times, q = [*times, splice.t0_ns - 1], [*q, self.at(splice.t0_ns - 1)]
-        self._times = times + [splice.t0_ns + k * splice.dt_ns for k in range(len(splice.q))]
-        self._q = q + list(splice.q)
+        # The first knot is where the plan was anyway, so a gap after a plan that ran dry reads as the hold that it is.
+        self._times = self._times[low:cut] + [splice.t0_ns + k * splice.dt_ns for k in range(len(splice.q))]
+        self._q = self._q[low:cut] + list(splice.q)
         self._running = splice
