@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from edge_wam.faults import Fault
 from edge_wam.histogram import Summary
 from edge_wam.status import Phase, Status
 
@@ -26,7 +27,7 @@ def times(summary: Summary) -> str:
 def margin(status: Status) -> str:
     """The least time that was left to the hardware watchdog in the last second."""
     us = status.watchdog_margin_us
-    return "not reported yet" if us is None else f"{us / 1000:.1f} ms left at worst in the last second"
+    return "not reported yet" if us is None else f"{us / 1000:.0f} ms left at worst in the last second"
 
 
 def rows(status: Status) -> list[tuple[str, str, bool]]:
@@ -55,7 +56,7 @@ def rows(status: Status) -> list[tuple[str, str, bool]]:
         ("control lateness p50 / p99", f"{status.control.p50_ms:.2f} / {status.control.p99_ms:.2f} ms"
          if status.control.count else "–", not status.control_lagging),
         ("link", link, status.link_connected),
-        ("microcontroller", mcu, status.mcu_state in _GOOD_MCU),
+        ("microcontroller", mcu, status.mcu_state in _GOOD_MCU or not running),
         ("watchdog margin", margin(status), status.watchdog_margin_us is None or status.watchdog_margin_us > 0),
         ("axes", "  ".join(f"{q:+.3f}" for q in status.position) or "–", True),
     ]
@@ -68,7 +69,7 @@ def render(title: str, status: Status) -> RenderableType:
     grid.add_column(overflow="fold")
     for name, value, good in rows(status):
         grid.add_row(name, Text(value, style="" if good else "bold yellow"))
-    for fault in status.faults[-3:]:
+    for fault in [fault for fault in status.faults if fault.name != Fault.OPERATOR_STOP.name][-3:]:
         grid.add_row("event", Text(f"{fault.number} {fault.name} {fault.text}", style="yellow"))
     return Panel(grid, title=title, title_align="left", border_style="dim")
 
