@@ -23,13 +23,6 @@ class Plant:
         self.paused = True
         """While true the world stands still (the episode begins when the arm is armed, not while it connects)."""
 
-    def take_world(self, world: World) -> None:
-        """Begin another episode, standing still."""
-        self.world = world
-        self._hold = world.setpoint()
-        self._due_ns = world.time_ns
-        self.paused = True
-
     def order(self, command: DriveCommand) -> None:
         """The MCU's newest order."""
         if command.enabled and len(command.setpoint) == len(self._hold):

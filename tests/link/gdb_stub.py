@@ -37,9 +37,6 @@ class GdbStub:
         reply = self._ask(f"M{address:x},{len(data):x}:{data.hex()}")
         assert reply == "OK", f"memory at {address:#x} not written: {reply!r}"
 
-    def read_memory(self, address: int, length: int) -> bytes:
-        return bytes.fromhex(self._ask(f"m{address:x},{length:x}"))
-
     def set_pc(self, address: int) -> None:
         reply = self._ask(f"P{PC:x}={address.to_bytes(4, 'little').hex()}")
         assert reply == "OK", f"program counter not set: {reply!r}"
