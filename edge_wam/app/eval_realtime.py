@@ -68,9 +68,8 @@ def realtime(
                 if broken == _BROKEN_SESSIONS:
                     raise
                 continue
-            broken = 0
-            numbers = read_numbers(recording)
-            for one, data in zip([e for e in ended if e.reason != "refused"], numbers, strict=False):
+            armed = [e for e in ended if e.reason != "refused"]
+            for one, data in zip(armed, read_numbers(recording), strict=False):
                 row = _row(task, one, data)
                 results.add(row)
                 finished += 1
@@ -82,7 +81,8 @@ def realtime(
                     recording.with_suffix(ending).unlink(missing_ok=True)
             if stop.is_set():
                 return False
-            if not any(e.reason != "refused" for e in ended):
+            broken = 0 if armed else broken + 1
+            if broken == _BROKEN_SESSIONS:
                 raise SessionError(f"{task}: the arm cannot be armed", remedy="run edge-wam demo and read its verdict")
     return True
 

@@ -103,6 +103,10 @@ class LiveView:
             self._phase, self._said_s = status.phase, now
             self._console.print(line(status), markup=False, soft_wrap=True)
 
+    def say(self, text: str) -> None:
+        """A remark above the panel; without a terminal, a line of its own."""
+        self._console.print(text, style="dim", markup=False, soft_wrap=True)
+
     def __enter__(self) -> LiveView:
         if self._live is not None:
             self._live.start()

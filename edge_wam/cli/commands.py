@@ -82,9 +82,9 @@ def demo(
 
     settings = open_config(config or DEMO_CONFIG, bundle=bundle, mcu=_mcu(mcu))
     note(f"starting the emulated microcontroller, the simulator and the model ({settings.bundle.name}) ...")
-    with stoppable(note) as stop, LiveView(OUT, f"edge-wam demo: {task}, seed {seed}") as view:
+    with LiveView(OUT, f"edge-wam demo: {task}, seed {seed}") as view, stoppable(view.say) as stop:
         result = play_demo(
-            settings, task, seed, limit_s=seconds, on_status=view.update, stop=stop, report=report, say=note
+            settings, task, seed, limit_s=seconds, on_status=view.update, stop=stop, report=report, say=view.say
         )
     outcome = result.outcome
     sign, style = ("✔", "bold green") if outcome.done else ("✗", "bold red")
@@ -136,10 +136,10 @@ def run(
     if not arm and not confirm(settings, words):
         note("not armed; nothing was run")
         raise typer.Exit(2)
-    with stoppable(note) as stop, LiveView(OUT, f"edge-wam run: {words}") as view:
+    with LiveView(OUT, f"edge-wam run: {words}") as view, stoppable(view.say) as stop:
         result = run_robot(
             settings, words, seconds=seconds, sources=sources, scene=scene, on_status=view.update, stop=stop,
-            report=report, say=note,
+            report=report, say=view.say,
         )
     outcome = result.outcome
     OUT.print(f"\n{'✗' if outcome.done is False else '✔'} {outcome.headline}", style="bold")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edge_wam.app.eval import EpisodeRow, EvalSettings, Results, check_request, default_results, summarise
 from edge_wam.app.statistics import Spread, jerk, wilson
 from edge_wam.errors import ConfigError, ContractError
-from tests.cli.command import here
+from tests.cli.command import edge_wam, here
 
 SETTINGS = EvalSettings("lockstep", "ab" * 32, "tiny", 2.0, 1)
 
@@ -128,3 +128,16 @@ def test_lockstep_runs_resumes_and_prints_both_ways(config: Path, tmp_path: Path
     assert len(out.read_text().splitlines()) == 2
     mixed = here(*ask, 1, "--out", out, "--replan-knots", 4)
     assert mixed.code == 2 and "replan_knots" in mixed.err
+
+
+def test_realtime_goes_through_every_process_and_keeps_only_the_figures(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "live.jsonl"
+    ran = edge_wam("eval", "--config", config, "--task", "reach", "--episodes", 1, "--realtime", "--out", out, "--json")
+    assert ran.code == 0, ran
+    parsed = json.loads(ran.out)
+    assert parsed["settings"]["mode"] == "realtime" and parsed["settings"]["mcu"] == "host"
+    (task,) = parsed["tasks"]
+    assert task["episodes"] == 1 and task["latency_ms"]["count"] > 0
+    assert task["age_ms"]["min"] > 20.0  # nothing acts sooner than a picture, a model and a wire allow
+    assert json.loads(out.read_text().splitlines()[1])["ended"]
+    assert list((tmp_path / "runs").rglob("*.mcap")) == []
