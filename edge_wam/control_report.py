@@ -54,6 +54,7 @@ class Tally:
 
     def publish(self, control: Control, now_ns: int, state: LinkState) -> None:
         """Put a Status into the mailbox and into the recording."""
+        window_ns = min(_RATE_WINDOW_NS, max(now_ns - control.running_since_ns, 1_000_000_000))
         while self._accepted and now_ns - self._accepted[0] > _RATE_WINDOW_NS:
             self._accepted.popleft()
         ready = control.planning.channel.ready
@@ -66,7 +67,7 @@ class Tally:
             episode=control.episode,
             running_s=(now_ns - control.running_since_ns) / 1e9 if running else 0.0,
             degrade=control.monitor.state.name,
-            chunk_rate_hz=len(self._accepted) * 1e9 / _RATE_WINDOW_NS,
+            chunk_rate_hz=len(self._accepted) * 1e9 / window_ns,
             chunks=self.chunks,
             slowed=self.slowed,
             refused=dict(self.refused),
