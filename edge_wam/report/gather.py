@@ -22,6 +22,7 @@ from firmware_bridge.host.messages import FAULT_TEXT, STOPCAUSE_TEXT, AckCode, E
 
 Decode = Callable[[F32], U8]
 _MOMENTS = 16
+_ENOUGH = 4  # moments that had been imagined; with fewer, the others are shown too
 _OUTLOOKS_SHOWN = 2
 _LIVE = ("ARMED", "RUN")
 _CAMERA = "/camera/"
@@ -316,7 +317,7 @@ def _moments(
         return []
     tolerance_ns = robot.chunk_dt_ms * 500_000
     foreseen = [answer for answer in answers if _imagined(answers, answer, tolerance_ns)]
-    best = foreseen if decode is not None and len(foreseen) >= _MOMENTS // 2 else answers
+    best = foreseen if decode is not None and len(foreseen) >= _ENOUGH else answers
     chosen = [best[i] for i in np.unique(np.linspace(0, len(best) - 1, _MOMENTS).astype(int))]
     wanted: dict[str, set[int]] = {camera.name: set() for camera in robot.cameras}
     for answer in chosen:

@@ -90,9 +90,12 @@ class _Frame:
     def py(self, y: float) -> float:
         return self.height - _BOTTOM - (y - self.y_low) / (self.y_high - self.y_low) * (self.height - _TOP - _BOTTOM)
 
-    def grid(self, x_unit: str) -> list[str]:
+    def grid(self, x_unit: str, *, whole: bool = False) -> list[str]:
+        """Lines and numbers; ``whole``: only whole numbers upwards (counts)."""
         out = []
         for value in ticks(self.y_low, self.y_high):
+            if whole and value != round(value):
+                continue
             y = self.py(value)
             out.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             out.append(f'<text x="{_LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{number(value)}</text>')
@@ -187,7 +190,7 @@ def histogram(title: str, description: str, values: F64, *, limit: float | None 
     counts, edges = np.histogram(values, bins=40, range=(0.0, top or 1.0))
     frame = _Frame((0.0, float(edges[-1])), (0.0, float(max(counts.max(), 1))), height)
     frame.y_low = 0.0
-    body = frame.grid(unit)
+    body = frame.grid(unit, whole=True)
     for count, a, b in zip(counts, edges[:-1], edges[1:], strict=True):
         if count:
             x, y = frame.px(float(a)), frame.py(float(count))
