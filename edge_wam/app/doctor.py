@@ -85,13 +85,12 @@ def _simulator(config: RunConfig) -> Finding:
 
 
 def _firmware(config: RunConfig) -> Finding:
-    from edge_wam.app.opening import FIRMWARE_OUT
     from firmware_bridge.host.emulator import choose_kind
     from firmware_bridge.mcu.build import build
 
     kind = choose_kind() if config.link.emulator == "auto" else config.link.emulator
     try:
-        path = build("mps2-an386-realtime" if kind == "qemu" else "host", FIRMWARE_OUT)
+        path = build("mps2-an386-realtime" if kind == "qemu" else "host")
     except FirmwareError as error:
         return Finding("firmware", False, error.what, error.remedy)
     if kind == "host" and config.link.kind == "emulator":

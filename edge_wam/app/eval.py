@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from edge_wam.app.opening import DEMO_CONFIG, FIRMWARE_OUT, open_config, open_configured_bundle
+from edge_wam.app.opening import DEMO_CONFIG, open_config, open_configured_bundle
 from edge_wam.app.statistics import Spread, wilson
 from edge_wam.bundle import Bundle
 from edge_wam.config import RunConfig
@@ -203,7 +203,7 @@ def lockstep(
     from edge_wam.sim.world import World
     from firmware_bridge.mcu.build import build
 
-    library = build("lib", FIRMWARE_OUT)
+    library = build("lib")
     policy = Policy(bundle, threads=threads)
     policy.verify_golden()
     policy.warm_up()

@@ -11,7 +11,6 @@ from edge_wam.embodiment import load_embodiment
 
 CHECKOUT = Path(edge_wam.__file__).resolve().parents[1]
 DEMO_CONFIG = CHECKOUT / "robots" / "demo.toml"
-FIRMWARE_OUT = CHECKOUT / "build" / "firmware"
 
 
 def open_config(path: Path, *, bundle: Path | None = None, mcu: str | None = None) -> RunConfig:

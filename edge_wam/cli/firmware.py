@@ -22,9 +22,8 @@ Out = Annotated[Path | None, typer.Option("--out", help="Where the files go. Def
 @app.command()
 def build(targets: Targets = None, out: Out = None) -> None:
     """Build firmware. What is up to date is not built again."""
-    from edge_wam.app.opening import FIRMWARE_OUT
     from edge_wam.cli.show import OUT, progress
-    from firmware_bridge.mcu.build import TARGETS
+    from firmware_bridge.mcu.build import DEFAULT_OUT, TARGETS
     from firmware_bridge.mcu.build import build as build_target
 
     names = targets or list(TARGETS)
@@ -32,7 +31,7 @@ def build(targets: Targets = None, out: Out = None) -> None:
     with progress("building", len(names)) as update:
         for index, name in enumerate(names):
             update(index, name)
-            made.append((name, build_target(name, out or FIRMWARE_OUT)))
+            made.append((name, build_target(name, out or DEFAULT_OUT)))
     for name, path in made:
         OUT.print(f"[green]✔[/] {name}: {path}")
 
@@ -46,9 +45,8 @@ def info(
     """Sizes, protocol and build identity of each target (built first where needed)."""
     from dataclasses import asdict
 
-    from edge_wam.app.opening import FIRMWARE_OUT
     from edge_wam.cli.show import as_json, progress, table
-    from firmware_bridge.mcu.build import TARGETS
+    from firmware_bridge.mcu.build import DEFAULT_OUT, TARGETS
     from firmware_bridge.mcu.build import info as target_info
 
     names = targets or list(TARGETS)
@@ -56,7 +54,7 @@ def info(
     with progress("measuring", len(names)) as update:
         for index, name in enumerate(names):
             update(index, name)
-            found[name] = target_info(name, out or FIRMWARE_OUT)
+            found[name] = target_info(name, out or DEFAULT_OUT)
     if json:
         as_json({
             name: {**asdict(i), "schema_hash": f"{i.schema_hash:08x}", "build_id": f"{i.build_id:08x}"}

@@ -24,7 +24,7 @@ from typing import Literal
 
 from firmware_bridge.errors import FirmwareError, LinkError
 from firmware_bridge.host.transport import SocketTransport, open_unix
-from firmware_bridge.mcu.build import build
+from firmware_bridge.mcu.build import DEFAULT_OUT, build
 
 Kind = Literal["qemu", "host"]
 QEMU = "qemu-system-arm"
@@ -73,7 +73,7 @@ class Emulator:
     """
 
     def __init__(
-        self, kind: Kind, options: EmulatorOptions | None = None, *, out: Path = Path("build/firmware")
+        self, kind: Kind, options: EmulatorOptions | None = None, *, out: Path = DEFAULT_OUT
     ) -> None:
         self.kind = kind
         self.options = options or EmulatorOptions(target="mps2-an386-realtime" if kind == "qemu" else "host")

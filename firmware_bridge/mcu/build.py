@@ -17,7 +17,9 @@ from firmware_bridge.errors import FirmwareError
 from firmware_bridge.host.messages import SCHEMA_HASH
 
 HERE = Path(__file__).resolve().parent
-DEFAULT_OUT = Path("build/firmware")
+_ROOT = HERE.parents[1]
+# In the checkout wherever the caller stands; below the caller's folder where the package is installed without sources.
+DEFAULT_OUT = (_ROOT if (_ROOT / "pyproject.toml").is_file() else Path()) / "build" / "firmware"
 
 # Warnings are errors: the core is meant to be read by a checker too.
 _COMMON = (
