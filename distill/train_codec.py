@@ -74,8 +74,9 @@ def train_codec(
         schedule.step()
         if step % 50 == 0 or step == settings.steps - 1:
             error_mm = float((wrong.detach().abs().mean(0) * metres)[3:].mean() * 1e3)
-            curves.add(step, float(image_loss), float(probe_loss), error_mm)
-            report(step + 1, settings.steps, f"image {image_loss:.4f}  objects read to {error_mm:.0f} mm")
+            image_now = float(image_loss.detach())
+            curves.add(step, image_now, float(probe_loss.detach()), error_mm)
+            report(step + 1, settings.steps, f"image {image_now:.4f}  objects read to {error_mm:.0f} mm")
         if step % 500 == 499:
             save_checkpoint(out / "codec-training.pt", state, step + 1)
     codec.eval()
