@@ -344,7 +344,7 @@ def execute(
                     plan.config, plan.results, tasks, episodes=episodes, first_seed=first_seed, stop=stop,
                     keep_recordings=keep_recordings, on_row=on_row, say=say,
                 )
-        with stoppable(say) as stop:
+        with stoppable(say, "stopping after this episode") as stop:
             return lockstep(
                 plan.bundle, plan.results, tasks, episodes=episodes, first_seed=first_seed,
                 replan_knots=int(plan.settings.replan_knots), threads=plan.settings.threads, stop=stop, on_row=on_row,

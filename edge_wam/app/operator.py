@@ -12,7 +12,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def stoppable(say: Callable[[str], None] = lambda text: None) -> Iterator[Event]:
+def stoppable(
+    say: Callable[[str], None] = lambda text: None, doing: str = "stopping the arm"
+) -> Iterator[Event]:
     """An event that turns set on the first signal. No signal interrupts anything: the arm is braked, then disarmed.
 
     Further signals change nothing; whoever kills this process outright leaves the arm to the control process, which
@@ -22,7 +24,7 @@ def stoppable(say: Callable[[str], None] = lambda text: None) -> Iterator[Event]
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         if not stop.is_set():
-            say(f"{signal.Signals(number).name}: stopping the arm ...")
+            say(f"{signal.Signals(number).name}: {doing} ...")
         stop.set()
 
     before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
