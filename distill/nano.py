@@ -33,6 +33,8 @@ class NanoRecipe:
 
     Attributes:
         first_seeds: one dataset of demonstrations from each of these seeds on; ``per_task`` episodes of every task.
+        extra: (task, episodes, first seed) of more demonstrations that join the on-policy half of the batches: reach
+            needs many different goals, because where the goal is must be seen and cannot be guessed.
         collect_from_step: the training step at which the student is worth watching.
         collect_seed, collect_episodes, collect_rounds: seeds of the on-policy rounds and their size.
     """
@@ -40,6 +42,9 @@ class NanoRecipe:
     size: str = "nano"
     first_seeds: tuple[int, ...] = (0, 20_000)
     per_task: int = 110
+    extra: tuple[tuple[str, int, int], ...] = (
+        ("reach", 100, 40_000), ("reach", 100, 41_000), ("reach", 100, 42_000)
+    )  # fmt: skip
     codec: CodecTraining = field(default_factory=lambda: CodecTraining(steps=2600))
     wam: WamTraining = field(default_factory=WamTraining)
     collect_from_step: int = 750
@@ -93,6 +98,12 @@ def make_nano(
     demonstrations = [work / f"demonstrations-{seed}" for seed in recipe.first_seeds]
     for root, seed in zip(demonstrations, recipe.first_seeds, strict=True):
         generate(root, embodiment, per_task=recipe.per_task, seed=seed, report=stage(root.name))
+    for task, episodes, seed in recipe.extra:
+        name = f"{task}-{seed}"
+        unfinished, finished = work / f"unfinished-{name}", on_policy / name
+        if not finished.exists():
+            generate(unfinished, embodiment, per_task=episodes, seed=seed, tasks=(task,), report=stage(name))
+            unfinished.rename(finished)
     if (run / CODEC_FILE).exists():
         codec = load_codec(run, config)
     else:

@@ -38,7 +38,7 @@ class WamTraining:
     without them costs a third less.
     """
 
-    steps: int = 6500
+    steps: int = 8000
     batch: int = 32
     learning_rate: float = 1e-3
     warmup: int = 300

@@ -194,6 +194,7 @@ def test_the_whole_chain_ends_in_a_bundle_that_a_robot_would_arm(
     started: list[list[str]] = []
     monkeypatch.setattr(Collector, "start", lambda self: started.append(self._arguments))
     recipe = NanoRecipe(
+        extra=(),
         first_seeds=(0,), per_task=1, codec=CodecTraining(steps=2, batch=4), wam=WamTraining(steps=25, batch=2),
         collect_from_step=25, calibration=Calibration(episodes=1, feeds=12),
     )  # fmt: skip
