@@ -53,6 +53,24 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def _heeding_ctrl_c() -> Iterator[None]:
+    """SIGINT interrupts, also where it was inherited as ignored (a background job of a script).
+
+    A handler of the caller's own stays: it has its own way to stop.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Session:
     """A running session; a context manager.
 
@@ -423,11 +441,12 @@ def run_session(
         SessionError, EdgeWamError: it could not start, or the control process was lost. Nothing is left running.
     """
     stop = stop or Event()
-    session = Session(config, sources=sources, on_status=on_status, stop=stop, policy=policy)
-    try:
-        session.run_episode(config.instruction, duration_s=duration_s, done=done)
-    except KeyboardInterrupt:
-        stop.set()
-    finally:
-        result = session.close()
+    with _heeding_ctrl_c():
+        session = Session(config, sources=sources, on_status=on_status, stop=stop, policy=policy)
+        try:
+            session.run_episode(config.instruction, duration_s=duration_s, done=done)
+        except KeyboardInterrupt:
+            stop.set()
+        finally:
+            result = session.close()
     return result
