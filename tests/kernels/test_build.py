@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -59,10 +60,11 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
-    """A PATH with a C compiler and without nvcc."""
+    """A PATH with a C compiler, also under the name that this Python was built with, and without nvcc."""
     folder = tmp_path / "tools"
     folder.mkdir()
-    for tool in ("gcc", "cc", "as", "ld"):
+    configured = str(sysconfig.get_config_var("CC")).split()[0]  # Debian: x86_64-linux-gnu-gcc
+    for tool in sorted({"gcc", "cc", "as", "ld", configured}):
         found = shutil.which(tool)
         assert found is not None
         (folder / tool).symlink_to(found)
