@@ -43,6 +43,19 @@ def features(embodiment: Embodiment) -> dict[str, Feature]:
     }
 
 
+def dataset_writer(root: Path, embodiment: Embodiment) -> DatasetWriter:
+    """Where episodes of this robot go: one frame a knot."""
+    return DatasetWriter(
+        root, fps=1000 // embodiment.chunk_dt_ms, robot_type=embodiment.name, features=features(embodiment),
+        cameras=tuple(c.name for c in embodiment.cameras),
+    )  # fmt: skip
+
+
+def physics_steps(embodiment: Embodiment) -> int:
+    """Physics steps from one knot to the next."""
+    return embodiment.chunk_dt_ms * 1_000_000 // PHYSICS_STEP_NS
+
+
 @dataclass
 class Recording:
     """What is gathered frame by frame, one list per feature."""
@@ -94,7 +107,7 @@ def hindsight_chunks(action: F64, expert: NDArray[np.float64]) -> tuple[NDArray[
 
 def demonstrate(world: World, embodiment: Embodiment, rng: np.random.Generator) -> Recording:
     """One episode of the expert, pushed now and then."""
-    steps = embodiment.chunk_dt_ms * 1_000_000 // PHYSICS_STEP_NS
+    steps = physics_steps(embodiment)
     out = Recording.empty(tuple(c.name for c in embodiment.cameras))
     expert = Expert(world, embodiment)
     push: F64 | None = None
@@ -130,10 +143,7 @@ def generate(
             f"seeds {seed}..{seed + per_task - 1}", expected=f"0 to {TRAIN_SEED_LIMIT - 1}",
             remedy="evaluation seeds are never trained on",
         )
-    writer = DatasetWriter(
-        root, fps=1000 // embodiment.chunk_dt_ms, robot_type=embodiment.name, features=features(embodiment),
-        cameras=tuple(c.name for c in embodiment.cameras),
-    )  # fmt: skip
+    writer = dataset_writer(root, embodiment)
     worlds = {task: World(task, seed) for task in tasks}
     total = per_task * len(tasks)
     for number in range(writer.episodes, total):

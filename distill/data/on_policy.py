@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from distill.data.expert import Expert, Follower, advance
-from distill.data.generate import KNOTS, Recording, features
-from distill.data.lerobot_v3 import DatasetWriter
+from distill.data.generate import KNOTS, Recording, dataset_writer, physics_steps
 from distill.data.windows import canvas_of, normalise_canvas
 from distill.models.codec import FrameCodec
 from distill.models.wam import WorldActionTransformer
@@ -106,7 +105,7 @@ def roll_out(
     Some episodes act late (0-2 knots of the previous chunk are still executed): the states that inference delay
     leads to must be among those that are labelled.
     """
-    steps = embodiment.chunk_dt_ms * 1_000_000 // PHYSICS_STEP_NS
+    steps = physics_steps(embodiment)
     out = Recording.empty(tuple(c.name for c in embodiment.cameras))
     tracker = Tracker(embodiment, world.position())
     task = world.task
@@ -144,10 +143,7 @@ def collect(
             f"seeds {first_seed}..{first_seed + episodes - 1}", expected=f"0 to {TRAIN_SEED_LIMIT - 1}",
             remedy="evaluation seeds are never trained on",
         )
-    writer = DatasetWriter(
-        root, fps=1000 // embodiment.chunk_dt_ms, robot_type=embodiment.name, features=features(embodiment),
-        cameras=tuple(c.name for c in embodiment.cameras),
-    )  # fmt: skip
+    writer = dataset_writer(root, embodiment)
     rng = np.random.default_rng(first_seed)
     names = list(weights)
     p = np.array([weights[n] for n in names])

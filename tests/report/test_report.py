@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -115,7 +116,6 @@ def test_nothing_to_show_is_refused_by_name(recording: Path, tmp_path: Path) -> 
 
 
 def test_png_is_exact() -> None:
-    av = pytest.importorskip("av")
     image = np.random.default_rng(0).integers(0, 256, (13, 7, 3), np.uint8)
     with av.open(io.BytesIO(png(image)), format="png_pipe") as container:
         decoded = next(container.decode(video=0)).to_ndarray(format="rgb24")
