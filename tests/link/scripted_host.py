@@ -25,7 +25,9 @@ SPAN = 0.4
 DT_NS = 50_000_000
 KNOTS = 16
 LEAD_NS = 60_000_000
-REPLAN_NS = 200_000_000
+REPLAN_NS = 100_000_000
+"""As the demo plans. With the 100 ms to HOST_SILENT it stays below the 250 ms to POLICY_FROZEN: a host that dies at
+any moment of its cycle is found out by its silence."""
 CYCLE_NS = 10_000_000
 
 
