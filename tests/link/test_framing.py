@@ -16,6 +16,16 @@ def test_crc_is_castagnoli_and_not_the_one_of_zlib() -> None:
     assert crc32c(b"") == 0
 
 
+@given(st.binary(max_size=MAX_BODY_BYTES))
+def test_crc_is_the_one_computed_bit_by_bit(data: bytes) -> None:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    assert crc32c(data) == crc ^ 0xFFFFFFFF
+
+
 @given(BODIES, st.lists(st.integers(1, 50), min_size=1, max_size=20))
 def test_frames_arrive_in_order_however_the_stream_is_cut(bodies: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(encode_frame(body) for body in bodies)

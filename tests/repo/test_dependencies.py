@@ -12,7 +12,8 @@ from pathlib import Path
 from tests.repo.tracked import ROOT, tracked
 
 OURS = {"edge_wam", "firmware_bridge", "distill", "tests"}
-DISTRIBUTION = {"serial": "pyserial", "google": "protobuf"}  # where it is not the name that is imported
+# Where it is not the name that is imported.
+DISTRIBUTION = {"serial": "pyserial", "google": "protobuf", "google_crc32c": "google-crc32c"}
 # Needed by what we import, without being imported by us.
 INDIRECT = {
     "packaging": "metaworld imports it and does not declare it",
