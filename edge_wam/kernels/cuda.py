@@ -140,7 +140,7 @@ class CudaBackend:
         q = np.empty((len(x), len(position)), np.float64)
         if q.size == 0:
             return q
-        inputs = (x, position, q01, q99, relative)
+        inputs: tuple[np.ndarray[Any, Any], ...] = (x, position, q01, q99, relative)
         loaded = [buffer.load(array) for buffer, array in zip(self._buffers, inputs, strict=False)]
         sizes = [ctypes.c_longlong(n) for n in (x.shape[1], len(x), len(position))]
         result = self._buffers[5]
