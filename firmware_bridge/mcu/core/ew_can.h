@@ -87,7 +87,7 @@ void ew_can_rx_expire(ew_can_rx_t *rx, int64_t now_us);
 
 /* ---- sending ---- */
 
-/* A transfer on its way out: body and CRC, at `from` in a ring of `size` bytes . */
+/* A transfer on its way out: body and CRC, at `from` in a ring of `size` bytes. */
 typedef struct {
     const uint8_t *ring;
     uint32_t size;
