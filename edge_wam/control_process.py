@@ -19,11 +19,12 @@ from edge_wam.cameras.watch import CameraWatch
 from edge_wam.config import RunConfig
 from edge_wam.contracts import DegradeState
 from edge_wam.control_report import Tally
-from edge_wam.embodiment import Embodiment, load_embodiment
+from edge_wam.embodiment import load_embodiment
 from edge_wam.errors import EdgeWamError
 from edge_wam.executor import Executor
 from edge_wam.faults import FAULTS, Fault
 from edge_wam.guard import Guard
+from edge_wam.limit_table import limit_table
 from edge_wam.monitor import Monitor
 from edge_wam.planner_channel import PlannerChannel
 from edge_wam.planning import Planning
@@ -32,7 +33,6 @@ from edge_wam.recorder import Recorder
 from edge_wam.shm import FrameRing, Mailbox
 from edge_wam.status import Phase
 from firmware_bridge.errors import FirmwareError
-from firmware_bridge.host.limits import LimitTable
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.link_state import LinkState
 from firmware_bridge.host.messages import Event, EventKind, McuState
@@ -46,18 +46,6 @@ _STANDSTILL_NS = 1_500 * MS
 _STATUS_NS = 200 * MS
 _LIVE = (McuState.ARMED, McuState.RUN)
 _ENERGISED = (*_LIVE, McuState.STARVED, McuState.STOP)
-
-
-def limit_table(robot: Embodiment) -> LimitTable:
-    """The limits that the microcontroller enforces, from the robot file."""
-    return LimitTable.from_si(
-        [axis.name for axis in robot.axes],
-        position_min=robot.vector("position_min").tolist(),
-        position_max=robot.vector("position_max").tolist(),
-        velocity_max=robot.vector("velocity_max").tolist(),
-        acceleration_max=robot.vector("acceleration_max").tolist(),
-        following_error_max=robot.vector("following_error_max").tolist(),
-    )
 
 
 def open_transport(kind: str, address: str, baud: int) -> Transport:

@@ -34,7 +34,17 @@ class Axis(_Strict):
     position_max: Finite
     velocity_max: Positive
     acceleration_max: Positive
+    jerk_max: Positive
     following_error_max: Positive
+    effort_max: Positive | None = None
+    """N m (rad axes) or N, as the drive reports it; None: not watched."""
+    move_max: Positive | None = None
+    """Largest way within one chunk; None: as far as the position limits."""
+    window_max: Positive | None = None
+    """Largest way within 250 ms; None: as far as the velocity limit."""
+    kind: Literal["revolute", "prismatic", "cartesian", "unitless"] | None = None
+    """None: revolute for rad, cartesian for m, unitless for 1. The position limits of cartesian axes are the
+    workspace box."""
     rest: Finite
     action_q01: Finite
     action_q99: Finite

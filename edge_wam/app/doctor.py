@@ -112,8 +112,9 @@ def _microcontroller(config: RunConfig) -> Finding:
 
 def _real_microcontroller(config: RunConfig) -> Finding:
     """Say hello to the board: it answers with its protocol and build. Nothing is armed."""
-    from edge_wam.control_process import limit_table, open_transport
+    from edge_wam.control_process import open_transport
     from edge_wam.embodiment import load_embodiment
+    from edge_wam.limit_table import limit_table
     from firmware_bridge.host.link import Link
 
     name, address = "microcontroller", config.link.address

@@ -19,7 +19,10 @@ from edge_wam.text import VOCABULARY
 SCHEMA_VERSION = 1
 REQUIRED_GRAPHS = ("text", "encode", "decode", "step")
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
-_LIMIT_KEYS = ("position_min", "position_max", "velocity_max", "acceleration_max", "following_error_max")
+_LIMIT_KEYS = (
+    "position_min", "position_max", "velocity_max", "acceleration_max", "jerk_max", "following_error_max", "effort_max",
+    "move_max", "window_max",
+)  # fmt: skip
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, le=65536)]
@@ -117,7 +120,7 @@ def limits_sha256(robot: Embodiment) -> str:
     table: dict[str, Any] = {
         "chunk_dt_ms": robot.chunk_dt_ms,
         "canvas": [robot.canvas_width, robot.canvas_height],
-        "axes": [[a.name, a.unit, a.action, *(float(getattr(a, key)) for key in _LIMIT_KEYS)] for a in robot.axes],
+        "axes": [[a.name, a.unit, a.action, *(getattr(a, key) for key in _LIMIT_KEYS)] for a in robot.axes],
         "cameras": [camera.model_dump() for camera in robot.cameras],
     }
     text = json.dumps(table, sort_keys=True, separators=(",", ":"))

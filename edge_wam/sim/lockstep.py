@@ -21,10 +21,10 @@ from edge_wam.embodiment import Embodiment
 from edge_wam.errors import ConfigError
 from edge_wam.faults import Refused
 from edge_wam.guard import Guard
+from edge_wam.limit_table import limit_table
 from edge_wam.sim.plant import TICK_NS, Plant
 from edge_wam.sim.world import MAX_EPISODE_NS, World
 from firmware_bridge.host.library import LibraryTransport
-from firmware_bridge.host.limits import LimitTable
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.messages import Degrade
 
@@ -69,17 +69,6 @@ class Episode:
         if len(cartesian) < 4:
             return 0.0
         return float(np.abs(np.diff(cartesian, 3, axis=0)).mean() / 0.01**3)
-
-
-def limit_table(embodiment: Embodiment) -> LimitTable:
-    """The embodiment's limits as the MCU takes them."""
-    return LimitTable.from_si(
-        [axis.name for axis in embodiment.axes],
-        **{
-            key: embodiment.vector(key).tolist()
-            for key in ("position_min", "position_max", "velocity_max", "acceleration_max", "following_error_max")
-        },
-    )
 
 
 def mcu_library() -> Path:

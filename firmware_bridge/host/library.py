@@ -15,7 +15,7 @@ import numpy as np
 from firmware_bridge.errors import FirmwareError, TransportClosed
 from firmware_bridge.host.link_state import F64
 from firmware_bridge.host.messages import MAX_AXES, SCHEMA_HASH, TICK_US, McuState, ResetCause
-from firmware_bridge.host.plant_port import DriveCommand, encoder_micro
+from firmware_bridge.host.plant_port import DriveCommand, effort_micro, encoder_micro
 
 _TX_BYTES = 4096
 
@@ -38,7 +38,7 @@ def _load(path: Path) -> ctypes.CDLL:
         ("ewl_rx", None, [handle, ctypes.c_char_p, size, u64]),
         ("ewl_tx", size, [handle, ctypes.c_char_p, size]),
         ("ewl_tick", None, [handle, u64]),
-        ("ewl_encoder", None, [handle, i32s, u8, u64]),
+        ("ewl_encoder", None, [handle, i32s, i32s, u8, u64]),
         ("ewl_setpoint", u8, [handle, i32s, u8, ctypes.POINTER(u8)]),
         ("ewl_state", u8, [handle]),
         ("ewl_schema_hash", u32, []),
@@ -112,15 +112,17 @@ class LibraryTransport:
         axes = self._library.ewl_setpoint(self._handle(), self._setpoint, MAX_AXES, ctypes.byref(self._enable))
         return DriveCommand(self._ticks, self._enable.value == 1, np.array(self._setpoint[:axes], np.float64) / 1e6)
 
-    def encoder(self, position: Sequence[float] | F64) -> None:
-        """Where the axes are [D], axis units; at least every 50 ms while armed.
+    def encoder(self, position: Sequence[float] | F64, effort: Sequence[float] | F64 | None = None) -> None:
+        """Where the axes are [D], axis units, and what it takes [D], N m or N (None: not measured); at least every
+        50 ms while armed.
 
         Raises:
             FirmwareError: a number that is none; nothing was reported.
         """
         micro = encoder_micro(position)
-        values = micro.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        self._library.ewl_encoder(self._handle(), values, len(micro), self.mcu_us)
+        efforts = effort_micro(effort, len(micro))
+        values, loads = (v.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)) for v in (micro, efforts))
+        self._library.ewl_encoder(self._handle(), values, loads, len(micro), self.mcu_us)
 
     def reset(self, cause: ResetCause, pc: int = 0) -> None:
         """What a reset does: everything is lost but the no-init record."""

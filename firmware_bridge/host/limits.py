@@ -7,7 +7,7 @@ rounded towards the inside, so the table on the MCU is never wider than the one 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from firmware_bridge.errors import FirmwareError
@@ -15,14 +15,25 @@ from firmware_bridge.host.framing import crc32c
 from firmware_bridge.host.messages import (
     ACCELERATION_MAX_MAX,
     ACCELERATION_MIN,
+    EFFORT_MAX_MAX,
+    JERK_MAX_MAX,
+    JERK_MIN,
     LSB_MAX,
     MAX_AXES,
+    NAME_BYTES,
     POSITION_ABS_MAX,
     VELOCITY_MAX_MAX,
+    WINDOW_US,
+    AxisKind,
+    DriveKind,
+    DriveSet,
     LimitsSet,
+    StopsSet,
 )
 
 MICRO = 1_000_000
+MILLI = 1_000
+NO_SECOND_STAGE = StopsSet(brake_after_ms=0, torque_off_after_ms=0)
 JUMP_S = 0.1
 """A new chunk may begin as far from the running plan as the axis covers in this time at full speed; an honest splice
 differs by less than one replan period's motion, a chunk for another arm or another zero by more."""
@@ -31,18 +42,37 @@ _ROUNDING = 1e-6
 _I16_MAX = 32767
 
 
-def _micro(name: str, value: float, low: int, high: int, *, upper: bool) -> int:
-    """``value`` in micro-units, rounded down (``upper``) or up, and checked to lie within low..high micro-units."""
-    scaled = value * MICRO
+def _micro(name: str, value: float, low: int, high: int, *, upper: bool, scale: int = MICRO) -> int:
+    """``value`` in 1/scale units, rounded down (``upper``) or up, and checked to lie within low..high of these."""
+    scaled = value * scale
     micro = None
     if math.isfinite(scaled):
         micro = math.floor(scaled + _ROUNDING) if upper else math.ceil(scaled - _ROUNDING)
     if micro is None or not low <= micro <= high:
         raise FirmwareError(
-            f"{name} is {value}", expected=f"a number in {low / MICRO:g} .. {high / MICRO:g}",
+            f"{name} is {value}", expected=f"a number in {low / scale:g} .. {high / scale:g}",
             remedy="correct the robot file",
         )
     return micro
+
+
+def sim_drive(axis: int) -> DriveSet:
+    """The binding of an axis to the drive stream, where a simulator stands."""
+    return DriveSet(axis, DriveKind.SIM, model=0, address=0, reply=0, zero=0, ratio_num=1, ratio_den=1, kp=0, kd=0)
+
+
+def axis_name(name: str) -> bytes:
+    """As the wire carries it.
+
+    Raises:
+        FirmwareError: empty, longer than 12 bytes, or not printable ASCII.
+    """
+    if not (name.isascii() and name.isprintable() and 1 <= len(name) <= NAME_BYTES):
+        raise FirmwareError(
+            f"axis name {name!r}", expected=f"1..{NAME_BYTES} printable ASCII characters",
+            remedy="correct the robot file",
+        )
+    return name.encode().ljust(NAME_BYTES, b"\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +81,8 @@ class LimitTable:
 
     names: tuple[str, ...]
     axes: tuple[LimitsSet, ...]
+    drives: tuple[DriveSet, ...]
+    stops: StopsSet = NO_SECOND_STAGE
 
     @classmethod
     def from_si(
@@ -61,15 +93,27 @@ class LimitTable:
         position_max: Sequence[float],
         velocity_max: Sequence[float],
         acceleration_max: Sequence[float],
+        jerk_max: Sequence[float],
         following_error_max: Sequence[float],
+        effort_max: Sequence[float | None] | None = None,
+        move_max: Sequence[float | None] | None = None,
+        window_max: Sequence[float | None] | None = None,
+        kinds: Sequence[AxisKind] | None = None,
     ) -> LimitTable:
         """From one vector [D] per limit, in the axes' own units (m, rad, 1) and seconds.
+
+        Efforts are N m or N and not watched where None. ``move_max`` (way of one chunk) and ``window_max`` (way in
+        250 ms) are as far as the other limits let an axis go where None. Without ``kinds`` the axes are REVOLUTE.
 
         Raises:
             FirmwareError: the vectors differ in length; a number is not finite or outside what the firmware takes;
                 an empty position range.
         """
-        columns = (position_min, position_max, velocity_max, acceleration_max, following_error_max)
+        nothing = [None] * len(names)
+        efforts, moves, windows = (column or nothing for column in (effort_max, move_max, window_max))
+        kinds = kinds or [AxisKind.REVOLUTE] * len(names)
+        columns = (position_min, position_max, velocity_max, acceleration_max, jerk_max, following_error_max,
+                   efforts, moves, windows, kinds)  # fmt: skip
         if not 1 <= len(names) <= MAX_AXES or any(len(column) != len(names) for column in columns):
             raise FirmwareError(
                 f"{len(names)} axes with limit vectors of lengths {[len(column) for column in columns]}",
@@ -86,6 +130,7 @@ class LimitTable:
                     expected="at least one micro-unit between them", remedy="correct the robot file",
                 )
             velocity = _micro(at + "velocity_max", velocity_max[index], ACCELERATION_MIN, VELOCITY_MAX_MAX, upper=True)
+            effort, move, window = efforts[index], moves[index], windows[index]
             axes.append(
                 LimitsSet(
                     axis=index,
@@ -101,15 +146,36 @@ class LimitTable:
                     ),
                     jump_max=max(1, min(high - low, round(velocity * JUMP_S))),
                     lsb=min(LSB_MAX, -(-max(abs(low), abs(high)) // _I16_MAX)),
+                    jerk_max=_micro(at + "jerk_max", jerk_max[index], JERK_MIN, JERK_MAX_MAX, upper=True, scale=MILLI),
+                    effort_max=(
+                        0 if effort is None else _micro(at + "effort_max", effort, 1, EFFORT_MAX_MAX, upper=True)
+                    ),
+                    move_max=(
+                        high - low if move is None
+                        else _micro(at + "move_max", move, 1, 2 * POSITION_ABS_MAX, upper=True)
+                    ),
+                    window_max=(
+                        velocity * WINDOW_US // MICRO + 1 if window is None
+                        else _micro(at + "window_max", window, 1, 2 * POSITION_ABS_MAX, upper=True)
+                    ),
+                    velocity_lsb=min(LSB_MAX, -(-velocity // _I16_MAX)),
+                    kind=kinds[index],
+                    name=axis_name(name),
                 )
             )
-        return cls(tuple(names), tuple(axes))
+        return cls(tuple(names), tuple(axes), tuple(sim_drive(index) for index in range(len(names))))
 
     @property
     def dof(self) -> int:
         return len(self.axes)
 
+    def uploads(self) -> Iterator[LimitsSet | DriveSet | StopsSet]:
+        """What is sent to the MCU, in the order in which the CRC covers it."""
+        yield from self.axes
+        yield from self.drives
+        yield self.stops
+
     @property
     def crc(self) -> int:
         """CRC-32C over the uploads: what LIMITS_COMMIT, ARM and HELLO speak of."""
-        return crc32c(b"".join(axis.pack() for axis in self.axes))
+        return crc32c(b"".join(message.pack() for message in self.uploads()))

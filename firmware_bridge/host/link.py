@@ -171,8 +171,8 @@ class Link(LinkSession):
         if hello.locked:
             self._do(Disarm())
         self._configured = False
-        for axis in self.limits.axes:
-            self._do(axis)
+        for message in self.limits.uploads():
+            self._do(message)
         # A repetition after a lost answer finds the table locked; whether it is ours is checked below.
         self._do(LimitsCommit(self.limits.dof, self.limits.crc), again_ok=AckCode.BAD_STATE)
         hello = self._refresh_hello()

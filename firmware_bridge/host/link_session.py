@@ -325,6 +325,10 @@ class LinkSession:
             return
         flags = HEARTBEAT_FLAG_ARMED if self._armed else 0
         try:
-            self._talk.send(Heartbeat(now, self._policy_counter, self._beat_degrade, flags))
+            bound_us = min(0xFFFFFFFF, self._sync.bound_ns(now) / 1000)
+            sent_us = self._sync.to_mcu_us(now) if self._sync.samples else 0
+            self._talk.send(
+                Heartbeat(max(0, sent_us), self._policy_counter, int(bound_us), self._beat_degrade, flags)
+            )
         except TransportClosed:
             self._talk.forget()  # the cable is out: `state.connected` says so

@@ -26,7 +26,7 @@ def _refuse(name: str, length: int) -> LinkError:
     )
 
 
-SCHEMA_HASH = 0x6a3e38ce
+SCHEMA_HASH = 0x1b930bdd
 
 MAX_AXES = 16
 """Axes that one MCU drives at most."""
@@ -64,6 +64,18 @@ ENCODER_TIMEOUT_US = 50000
 """No encoder frame for this long while armed: fault (as shipped)."""
 TICK_GAP_MAX_US = 4000
 """A tick that comes later than this after the last: fault (as shipped)."""
+NAME_BYTES = 12
+"""Length of an axis' name on the wire."""
+CLOCK_ERROR_MAX_US = 1000
+"""No motion while the host knows the MCU's clock less well (as shipped)."""
+HEARTBEAT_AHEAD_MAX_US = 10000
+"""A heartbeat stamped farther in the future is no sign of life."""
+WINDOW_US = 250000
+"""Length of the window in which window_max bounds the way of an axis."""
+WATCHDOG_STORM_RESETS = 3
+"""So many watchdog resets ...."""
+WATCHDOG_STORM_US = 60000000
+"""... within this time of the MCU's own clock need a power cycle."""
 STATE_PERIOD_TICKS = 10
 """STATE every 10 ms."""
 STATS_PERIOD_TICKS = 1000
@@ -78,6 +90,12 @@ ACCELERATION_MIN = 4000
 """Limit table: smallest acceleration (one internal step), micro-units/s^2."""
 ACCELERATION_MAX_MAX = 2000000000
 """Limit table: largest acceleration, micro-units/s^2."""
+JERK_MIN = 4000
+"""Limit table: smallest jerk (one internal step), milli-units/s^3."""
+JERK_MAX_MAX = 4000000000
+"""Limit table: largest jerk, milli-units/s^3."""
+EFFORT_MAX_MAX = 2000000000
+"""Limit table: largest effort, micro-N m or micro-N."""
 LSB_MAX = 6000
 """Limit table: largest micro-units per LSB of the i16 encoding."""
 HEARTBEAT_FLAG_ARMED = 1
@@ -92,6 +110,14 @@ STATE_FLAG_LIMITS_LOCKED = 8
 """STATE.flags bit 3: the limit table is locked."""
 STATE_FLAG_ESTOP_LATCHED = 16
 """STATE.flags bit 4: the emergency stop is latched."""
+STATE_FLAG_BRAKE_ON = 32
+"""STATE.flags bit 5: the holding brakes are ordered to grip."""
+STATE_FLAG_ESTOP_INPUT = 64
+"""STATE.flags bit 6: the emergency stop input is pressed or its wire broken."""
+SETPOINT_FLAG_ENABLE = 1
+"""SETPOINT.flags bit 0: drive on; without it setpoints repeat the encoder."""
+SETPOINT_FLAG_BRAKE = 2
+"""SETPOINT.flags bit 1: holding brake on."""
 
 
 class McuState(IntEnum):
@@ -138,6 +164,7 @@ class StopCause(IntEnum):
     ESTOP = 9
     FAULT = 10
     HOLD = 11
+    WINDOW = 12
 
 
 STOPCAUSE_TEXT: dict[int, Text] = {
@@ -153,6 +180,7 @@ STOPCAUSE_TEXT: dict[int, Text] = {
     9: Text('ESTOP', 'emergency stop', "make the robot safe, then clear it by the operator's act"),
     10: Text('FAULT', 'a fault', 'look the fault number up in the table of faults'),
     11: Text('HOLD', 'HOLD command', ''),
+    12: Text('WINDOW', 'an axis went farther within 250 ms than its window_max', 'plan slower, or raise window_max in the robot file'),
 }
 
 
@@ -168,6 +196,11 @@ class Fault(IntEnum):
     LIMITER_CHECK = 6
     HARD_FAULT = 7
     STACK_OVERFLOW = 8
+    WATCHDOG_STORM = 9
+    EFFORT = 10
+    DRIVE_ERROR = 11
+    ENCODER_IMPLAUSIBLE = 12
+    MEMORY = 13
 
 
 FAULT_TEXT: dict[int, Text] = {
@@ -180,6 +213,11 @@ FAULT_TEXT: dict[int, Text] = {
     6: Text('LIMITER_CHECK', "the limiter's own output broke a limit: a defect of firmware or memory", 'do not run; report it with the recording'),
     7: Text('HARD_FAULT', 'the processor took a hard fault', 'read the program counter in HELLO against the ELF (addr2line) and report it'),
     8: Text('STACK_OVERFLOW', 'the stack canary was overwritten', 'report it with the build id'),
+    9: Text('WATCHDOG_STORM', 'three watchdog resets within a minute', 'power-cycle: nothing else clears it; then find out what hangs before arming again'),
+    10: Text('EFFORT', 'an axis needed more effort than its limit', 'look for a collision or an overload; check effort_max'),
+    11: Text('DRIVE_ERROR', 'a drive reported an error of its own; the EVENT of kind DRIVE has its bits', "look the bits up in the drive's manual; clear the cause, acknowledge"),
+    12: Text('ENCODER_IMPLAUSIBLE', 'an encoder value moved farther than the axis can', 'check the encoder, its cable and the zero offset'),
+    13: Text('MEMORY', 'the memory check found a changed word', 'power-cycle; if it repeats, replace the board'),
 }
 
 
@@ -208,6 +246,11 @@ class AckCode(IntEnum):
     POSITION = 32
     MOVING = 33
     NO_HOST = 34
+    CLOCK = 35
+    MOVE = 36
+    POWER_CYCLE = 37
+    ESTOP_INPUT = 38
+    DRIVE = 39
 
 
 ACKCODE_TEXT: dict[int, Text] = {
@@ -233,6 +276,11 @@ ACKCODE_TEXT: dict[int, Text] = {
     32: Text('POSITION', 'the axis is outside its position limits; arg = axis', 'move it inside, then arm'),
     33: Text('MOVING', 'the axes still move', 'wait for standstill'),
     34: Text('NO_HOST', 'arming needs a fresh heartbeat in degrade state NOMINAL', ''),
+    35: Text('CLOCK', "the host knows the MCU's clock less well than is allowed; arg = its bound in us", 'look for a slow or lossy cable'),
+    36: Text('MOVE', 'one chunk moves an axis farther than its move_max; arg = axis', ''),
+    37: Text('POWER_CYCLE', 'only a power cycle clears this fault; arg = fault', ''),
+    38: Text('ESTOP_INPUT', 'the emergency stop input is still pressed, or its wire is broken', ''),
+    39: Text('DRIVE', 'a drive is absent, not ready, or this board has no bus for its kind; arg = axis', ''),
 }
 
 
@@ -244,6 +292,7 @@ class EventKind(IntEnum):
     STOP = 2
     FAULT = 3
     EVENTS_LOST = 4
+    DRIVE = 5
 
 
 EVENTKIND_TEXT: dict[int, Text] = {
@@ -252,6 +301,7 @@ EVENTKIND_TEXT: dict[int, Text] = {
     2: Text('STOP', 'arg0 = stop cause', ''),
     3: Text('FAULT', 'arg0 = fault, arg1 = axis or -1', ''),
     4: Text('EVENTS_LOST', 'arg0 = events that were overwritten before they were acknowledged', ''),
+    5: Text('DRIVE', "arg0 = axis, arg1 = the drive's own error bits", ''),
 }
 
 
@@ -317,6 +367,53 @@ CHUNKMODE_TEXT: dict[int, Text] = {
 }
 
 
+class ChunkInterpolation(IntEnum):
+    """What happens between the knots of a chunk."""
+
+    HERMITE = 0
+    LINEAR = 1
+    HERMITE_VELOCITY = 2
+
+
+CHUNKINTERPOLATION_TEXT: dict[int, Text] = {
+    0: Text('HERMITE', 'cubic; the MCU chooses the velocities at the knots, monotone between them', ''),
+    1: Text('LINEAR', 'straight lines', ''),
+    2: Text('HERMITE_VELOCITY', 'cubic; after all positions the chunk carries a velocity for each', ''),
+}
+
+
+class AxisKind(IntEnum):
+    """What an axis is; gives the unit of its numbers."""
+
+    REVOLUTE = 0
+    PRISMATIC = 1
+    CARTESIAN = 2
+    UNITLESS = 3
+
+
+AXISKIND_TEXT: dict[int, Text] = {
+    0: Text('REVOLUTE', 'a joint, rad', ''),
+    1: Text('PRISMATIC', 'a linear joint, m', ''),
+    2: Text('CARTESIAN', 'a coordinate of the hand, m: its position limits are a side of the workspace box', ''),
+    3: Text('UNITLESS', 'a normalised command, as of a gripper', ''),
+}
+
+
+class DriveKind(IntEnum):
+    """Who moves the axis."""
+
+    SIM = 0
+    FEETECH = 1
+    MIT = 2
+
+
+DRIVEKIND_TEXT: dict[int, Text] = {
+    0: Text('SIM', 'setpoint and encoder frames on the drive stream', ''),
+    1: Text('FEETECH', 'servo on a half-duplex serial bus (STS and SCS series)', ''),
+    2: Text('MIT', 'motor drive on CAN in MIT mode (Damiao, CubeMars)', ''),
+}
+
+
 _HELLOREQ = struct.Struct("<I")
 
 
@@ -369,7 +466,7 @@ class TimeReq:
         return cls(*_TIMEREQ.unpack(payload))
 
 
-_HEARTBEAT = struct.Struct("<QIBB")
+_HEARTBEAT = struct.Struct("<QIIBB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,21 +474,23 @@ class Heartbeat:
     """Every 20 ms. Not acknowledged.
 
     Attributes:
-        host_ns: host clock.
+        sent_us: MCU clock when sent, by the host's estimate: its age counts from here.
         policy_counter: advances only when the planner really advanced.
+        clock_error_us: the host's bound of the error of that estimate.
         degrade: Degrade.
         flags: HEARTBEAT_FLAG_*.
     """
 
     TYPE: ClassVar[int] = 0x03
 
-    host_ns: int
+    sent_us: int
     policy_counter: int
+    clock_error_us: int
     degrade: int
     flags: int
 
     def pack(self) -> bytes:
-        return _HEARTBEAT.pack(self.host_ns, self.policy_counter, self.degrade, self.flags)
+        return _HEARTBEAT.pack(self.sent_us, self.policy_counter, self.clock_error_us, self.degrade, self.flags)
 
     @classmethod
     def unpack(cls, payload: bytes) -> Self:
@@ -401,7 +500,7 @@ class Heartbeat:
         return cls(*_HEARTBEAT.unpack(payload))
 
 
-_LIMITSSET = struct.Struct("<BiiIIIII")
+_LIMITSSET = struct.Struct("<BiiIIIIIIIIIIB12s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +516,13 @@ class LimitsSet:
         following_error_max: micro-units between setpoint and encoder.
         jump_max: micro-units between running plan and new chunk at the splice.
         lsb: micro-units per LSB of the i16 encoding.
+        jerk_max: milli-units/s^3.
+        effort_max: micro-N m or micro-N, 0: not watched.
+        move_max: micro-units between the smallest and the largest position of one chunk.
+        window_max: micro-units of way within WINDOW_US.
+        velocity_lsb: micro-units/s per LSB of the i16 encoding.
+        kind: AxisKind.
+        name: of the axis.
     """
 
     TYPE: ClassVar[int] = 0x04
@@ -429,9 +535,16 @@ class LimitsSet:
     following_error_max: int
     jump_max: int
     lsb: int
+    jerk_max: int
+    effort_max: int
+    move_max: int
+    window_max: int
+    velocity_lsb: int
+    kind: int
+    name: bytes
 
     def pack(self) -> bytes:
-        return _LIMITSSET.pack(self.axis, self.position_min, self.position_max, self.velocity_max, self.acceleration_max, self.following_error_max, self.jump_max, self.lsb)
+        return _LIMITSSET.pack(self.axis, self.position_min, self.position_max, self.velocity_max, self.acceleration_max, self.following_error_max, self.jump_max, self.lsb, self.jerk_max, self.effort_max, self.move_max, self.window_max, self.velocity_lsb, self.kind, self.name)
 
     @classmethod
     def unpack(cls, payload: bytes) -> Self:
@@ -450,7 +563,7 @@ class LimitsCommit:
 
     Attributes:
         axes: number of axes, 1..16.
-        crc: CRC-32C over the LIMITS_SET payloads of axes 0..axes-1.
+        crc: CRC-32C over the LIMITS_SET, then the DRIVE_SET payloads of all axes, then STOPS_SET.
     """
 
     TYPE: ClassVar[int] = 0x05
@@ -533,8 +646,8 @@ class Chunk:
         encoding: ChunkEncoding.
         mode: ChunkMode.
         blend_ms: shortest time over which the running plan passes into the new one (20 is usual).
-        reserved: 0.
-        samples: n * axes samples, knot by knot.
+        interpolation: ChunkInterpolation.
+        samples: n * axes positions, knot by knot; HERMITE_VELOCITY: then as many velocities.
     """
 
     TYPE: ClassVar[int] = 0x08
@@ -547,11 +660,11 @@ class Chunk:
     encoding: int
     mode: int
     blend_ms: int
-    reserved: int
+    interpolation: int
     samples: bytes
 
     def pack(self) -> bytes:
-        return _CHUNK.pack(self.chunk_id, self.t0_us, self.dt_10us, self.n, self.axes, self.encoding, self.mode, self.blend_ms, self.reserved) + self.samples
+        return _CHUNK.pack(self.chunk_id, self.t0_us, self.dt_10us, self.n, self.axes, self.encoding, self.mode, self.blend_ms, self.interpolation) + self.samples
 
     @classmethod
     def unpack(cls, payload: bytes) -> Self:
@@ -706,7 +819,125 @@ class LimitsGet:
         return cls(*_LIMITSGET.unpack(payload))
 
 
-_HELLO = struct.Struct("<IIIIBIIHBIIBBBBHHQ")
+_DRIVESET = struct.Struct("<BBBHHiiiII")
+
+
+@dataclass(frozen=True, slots=True)
+class DriveSet:
+    """Binds one axis to its drive; DISARMED only. Without it: SIM.
+
+    Attributes:
+        axis: which axis, from 0.
+        kind: DriveKind.
+        model: of the drive; 0 for SIM.
+        address: servo number, or CAN identifier of commands.
+        reply: CAN identifier of the answers, else 0.
+        zero: micro-units of the axis at the drive's own zero.
+        ratio_num: axis units per drive unit, numerator; negative turns the direction round.
+        ratio_den: denominator, at least 1.
+        kp: milli, position gain of a MIT drive.
+        kd: milli, velocity gain of a MIT drive.
+    """
+
+    TYPE: ClassVar[int] = 0x0f
+
+    axis: int
+    kind: int
+    model: int
+    address: int
+    reply: int
+    zero: int
+    ratio_num: int
+    ratio_den: int
+    kp: int
+    kd: int
+
+    def pack(self) -> bytes:
+        return _DRIVESET.pack(self.axis, self.kind, self.model, self.address, self.reply, self.zero, self.ratio_num, self.ratio_den, self.kp, self.kd)
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Self:
+        """Raises LinkError if the length is not the definition's."""
+        if len(payload) != _DRIVESET.size:
+            raise _refuse("DriveSet", len(payload))
+        return cls(*_DRIVESET.unpack(payload))
+
+
+_DRIVEGET = struct.Struct("<B")
+
+
+@dataclass(frozen=True, slots=True)
+class DriveGet:
+    """Read one binding back.
+
+    Attributes:
+        axis: which axis, from 0.
+    """
+
+    TYPE: ClassVar[int] = 0x10
+
+    axis: int
+
+    def pack(self) -> bytes:
+        return _DRIVEGET.pack(self.axis)
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Self:
+        """Raises LinkError if the length is not the definition's."""
+        if len(payload) != _DRIVEGET.size:
+            raise _refuse("DriveGet", len(payload))
+        return cls(*_DRIVEGET.unpack(payload))
+
+
+_STOPSSET = struct.Struct("<II")
+
+
+@dataclass(frozen=True, slots=True)
+class StopsSet:
+    """The second stage of a stop; DISARMED only. Without it: none.
+
+    Attributes:
+        brake_after_ms: standing still in STOP for this long: holding brakes on; 0: never.
+        torque_off_after_ms: brakes on for this long: drive off, DISARMED; 0: never.
+    """
+
+    TYPE: ClassVar[int] = 0x11
+
+    brake_after_ms: int
+    torque_off_after_ms: int
+
+    def pack(self) -> bytes:
+        return _STOPSSET.pack(self.brake_after_ms, self.torque_off_after_ms)
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Self:
+        """Raises LinkError if the length is not the definition's."""
+        if len(payload) != _STOPSSET.size:
+            raise _refuse("StopsSet", len(payload))
+        return cls(*_STOPSSET.unpack(payload))
+
+
+_STOPSGET = struct.Struct("<")
+
+
+@dataclass(frozen=True, slots=True)
+class StopsGet:
+    """Read the second stage back."""
+
+    TYPE: ClassVar[int] = 0x12
+
+    def pack(self) -> bytes:
+        return _STOPSGET.pack()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Self:
+        """Raises LinkError if the length is not the definition's."""
+        if len(payload) != _STOPSGET.size:
+            raise _refuse("StopsGet", len(payload))
+        return cls()
+
+
+_HELLO = struct.Struct("<IIIIIBIIBHBIIBBBBHHQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -716,11 +947,13 @@ class Hello:
     Attributes:
         schema_hash: SCHEMA_HASH of the firmware.
         build_id: first 4 bytes of the SHA-256 of the firmware's sources.
+        version: of the firmware: major << 16 | minor << 8 | patch.
         nonce: of the HELLO_REQ, 0 at boot.
         boots: boots since power-on.
         reset_cause: ResetCause.
         reset_pc: program counter at the watchdog's first stage or hard fault, else 0.
         reset_tick: control tick at that moment.
+        watchdog_resets: watchdog resets within the last minute of the MCU's clock.
         fault: latched Fault.
         estop: 1: emergency stop latched.
         clear_nonce: for ESTOP_CLEAR.
@@ -738,11 +971,13 @@ class Hello:
 
     schema_hash: int
     build_id: int
+    version: int
     nonce: int
     boots: int
     reset_cause: int
     reset_pc: int
     reset_tick: int
+    watchdog_resets: int
     fault: int
     estop: int
     clear_nonce: int
@@ -756,7 +991,7 @@ class Hello:
     now_us: int
 
     def pack(self) -> bytes:
-        return _HELLO.pack(self.schema_hash, self.build_id, self.nonce, self.boots, self.reset_cause, self.reset_pc, self.reset_tick, self.fault, self.estop, self.clear_nonce, self.limits_crc, self.locked, self.state, self.max_knots, self.max_axes, self.tick_hz, self.watchdog_ms, self.now_us)
+        return _HELLO.pack(self.schema_hash, self.build_id, self.version, self.nonce, self.boots, self.reset_cause, self.reset_pc, self.reset_tick, self.watchdog_resets, self.fault, self.estop, self.clear_nonce, self.limits_crc, self.locked, self.state, self.max_knots, self.max_axes, self.tick_hz, self.watchdog_ms, self.now_us)
 
     @classmethod
     def unpack(cls, payload: bytes) -> Self:
@@ -859,6 +1094,7 @@ class State:
         position: encoder, micro-units.
         setpoint: commanded, micro-units.
         velocity: commanded, micro-units/s.
+        effort: as the drive reports it, micro-N m or micro-N; 0 where it does not.
     """
 
     TYPE: ClassVar[int] = 0x84
@@ -880,9 +1116,10 @@ class State:
     position: tuple[int, ...]
     setpoint: tuple[int, ...]
     velocity: tuple[int, ...]
+    effort: tuple[int, ...]
 
     def pack(self) -> bytes:
-        return _STATE.pack(self.now_us, self.tick, self.state, self.stop_cause, self.fault, self.flags, self.degrade, self.knots, self.chunk_id, self.remaining_us, self.heartbeat_age_ms, self.policy_age_ms, self.clipped, self.axes) + struct.pack(f"<{len(self.position) + len(self.setpoint) + len(self.velocity)}i", *self.position, *self.setpoint, *self.velocity)
+        return _STATE.pack(self.now_us, self.tick, self.state, self.stop_cause, self.fault, self.flags, self.degrade, self.knots, self.chunk_id, self.remaining_us, self.heartbeat_age_ms, self.policy_age_ms, self.clipped, self.axes) + struct.pack(f"<{len(self.position) + len(self.setpoint) + len(self.velocity) + len(self.effort)}i", *self.position, *self.setpoint, *self.velocity, *self.effort)
 
     @classmethod
     def unpack(cls, payload: bytes) -> Self:
@@ -891,10 +1128,10 @@ class State:
             raise _refuse("State", len(payload))
         values = _STATE.unpack_from(payload)
         count = int(values[13])
-        if len(payload) != _STATE.size + 4 * count * 3:
+        if len(payload) != _STATE.size + 4 * count * 4:
             raise _refuse("State", len(payload))
-        tail = struct.unpack_from(f"<{count * 3}i", payload, _STATE.size)
-        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11], values[12], values[13], tail[0 * count : 1 * count], tail[1 * count : 2 * count], tail[2 * count : 3 * count])
+        tail = struct.unpack_from(f"<{count * 4}i", payload, _STATE.size)
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11], values[12], values[13], tail[0 * count : 1 * count], tail[1 * count : 2 * count], tail[2 * count : 3 * count], tail[3 * count : 4 * count])
 
 
 _EVENT = struct.Struct("<IQBii")
@@ -931,7 +1168,7 @@ class Event:
         return cls(*_EVENT.unpack(payload))
 
 
-_STATS = struct.Struct("<IIIIIIIIIIIIIIIIII")
+_STATS = struct.Struct("<IIIIIIIIIIIIIIIIIIIIIIII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -957,6 +1194,12 @@ class Stats:
         clips: axis-ticks in which the limiter changed the plan.
         watchdog_margin_min_us: least time that was left to the watchdog's first stage at a feed.
         stack_free_min: bytes of stack never used, 0: unknown.
+        tick_work_max_us: longest control tick in the last second, its own work, 0: unknown.
+        heartbeats_stale: heartbeats that came too late, or from the future.
+        transfers_bad: CAN transfers with a missing, repeated or foreign frame.
+        can_errors: CAN error frames.
+        can_bus_off: times that the CAN controller left the bus.
+        drive_frames: valid frames of drives.
         late_histogram: ticks by lateness: <50, <100, <200, <500, <1000, <2000, <4000 us, more.
     """
 
@@ -980,10 +1223,16 @@ class Stats:
     clips: int
     watchdog_margin_min_us: int
     stack_free_min: int
+    tick_work_max_us: int
+    heartbeats_stale: int
+    transfers_bad: int
+    can_errors: int
+    can_bus_off: int
+    drive_frames: int
     late_histogram: tuple[int, ...]
 
     def pack(self) -> bytes:
-        return _STATS.pack(self.ticks, self.late_ticks, self.tick_gap_max_us, self.rx_frames, self.rx_bad, self.rx_oversize, self.rx_session, self.rx_gaps, self.rx_overrun, self.tx_dropped, self.drive_bad, self.chunks, self.chunks_trimmed, self.chunks_late, self.chunks_refused, self.clips, self.watchdog_margin_min_us, self.stack_free_min) + struct.pack(f"<{len(self.late_histogram)}I", *self.late_histogram)
+        return _STATS.pack(self.ticks, self.late_ticks, self.tick_gap_max_us, self.rx_frames, self.rx_bad, self.rx_oversize, self.rx_session, self.rx_gaps, self.rx_overrun, self.tx_dropped, self.drive_bad, self.chunks, self.chunks_trimmed, self.chunks_late, self.chunks_refused, self.clips, self.watchdog_margin_min_us, self.stack_free_min, self.tick_work_max_us, self.heartbeats_stale, self.transfers_bad, self.can_errors, self.can_bus_off, self.drive_frames) + struct.pack(f"<{len(self.late_histogram)}I", *self.late_histogram)
 
     @classmethod
     def unpack(cls, payload: bytes) -> Self:
@@ -995,10 +1244,10 @@ class Stats:
         if len(payload) != _STATS.size + 4 * count * 1:
             raise _refuse("Stats", len(payload))
         tail = struct.unpack_from(f"<{count * 1}I", payload, _STATS.size)
-        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11], values[12], values[13], values[14], values[15], values[16], values[17], tail[0 * count : 1 * count])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11], values[12], values[13], values[14], values[15], values[16], values[17], values[18], values[19], values[20], values[21], values[22], values[23], tail[0 * count : 1 * count])
 
 
-_LIMITS = struct.Struct("<BiiIIIII")
+_LIMITS = struct.Struct("<BiiIIIIIIIIIIB12s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -1014,6 +1263,13 @@ class Limits:
         following_error_max: micro-units between setpoint and encoder.
         jump_max: micro-units between running plan and new chunk at the splice.
         lsb: micro-units per LSB of the i16 encoding.
+        jerk_max: milli-units/s^3.
+        effort_max: micro-N m or micro-N, 0: not watched.
+        move_max: micro-units between the smallest and the largest position of one chunk.
+        window_max: micro-units of way within WINDOW_US.
+        velocity_lsb: micro-units/s per LSB of the i16 encoding.
+        kind: AxisKind.
+        name: of the axis.
     """
 
     TYPE: ClassVar[int] = 0x87
@@ -1026,9 +1282,16 @@ class Limits:
     following_error_max: int
     jump_max: int
     lsb: int
+    jerk_max: int
+    effort_max: int
+    move_max: int
+    window_max: int
+    velocity_lsb: int
+    kind: int
+    name: bytes
 
     def pack(self) -> bytes:
-        return _LIMITS.pack(self.axis, self.position_min, self.position_max, self.velocity_max, self.acceleration_max, self.following_error_max, self.jump_max, self.lsb)
+        return _LIMITS.pack(self.axis, self.position_min, self.position_max, self.velocity_max, self.acceleration_max, self.following_error_max, self.jump_max, self.lsb, self.jerk_max, self.effort_max, self.move_max, self.window_max, self.velocity_lsb, self.kind, self.name)
 
     @classmethod
     def unpack(cls, payload: bytes) -> Self:
@@ -1036,6 +1299,78 @@ class Limits:
         if len(payload) != _LIMITS.size:
             raise _refuse("Limits", len(payload))
         return cls(*_LIMITS.unpack(payload))
+
+
+_DRIVE = struct.Struct("<BBBHHiiiII")
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """Answer to DRIVE_GET.
+
+    Attributes:
+        axis: which axis, from 0.
+        kind: DriveKind.
+        model: of the drive; 0 for SIM.
+        address: servo number, or CAN identifier of commands.
+        reply: CAN identifier of the answers, else 0.
+        zero: micro-units of the axis at the drive's own zero.
+        ratio_num: axis units per drive unit, numerator; negative turns the direction round.
+        ratio_den: denominator, at least 1.
+        kp: milli, position gain of a MIT drive.
+        kd: milli, velocity gain of a MIT drive.
+    """
+
+    TYPE: ClassVar[int] = 0x88
+
+    axis: int
+    kind: int
+    model: int
+    address: int
+    reply: int
+    zero: int
+    ratio_num: int
+    ratio_den: int
+    kp: int
+    kd: int
+
+    def pack(self) -> bytes:
+        return _DRIVE.pack(self.axis, self.kind, self.model, self.address, self.reply, self.zero, self.ratio_num, self.ratio_den, self.kp, self.kd)
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Self:
+        """Raises LinkError if the length is not the definition's."""
+        if len(payload) != _DRIVE.size:
+            raise _refuse("Drive", len(payload))
+        return cls(*_DRIVE.unpack(payload))
+
+
+_STOPS = struct.Struct("<II")
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """Answer to STOPS_GET.
+
+    Attributes:
+        brake_after_ms: standing still in STOP for this long: holding brakes on; 0: never.
+        torque_off_after_ms: brakes on for this long: drive off, DISARMED; 0: never.
+    """
+
+    TYPE: ClassVar[int] = 0x89
+
+    brake_after_ms: int
+    torque_off_after_ms: int
+
+    def pack(self) -> bytes:
+        return _STOPS.pack(self.brake_after_ms, self.torque_off_after_ms)
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Self:
+        """Raises LinkError if the length is not the definition's."""
+        if len(payload) != _STOPS.size:
+            raise _refuse("Stops", len(payload))
+        return cls(*_STOPS.unpack(payload))
 
 
 _SETPOINT = struct.Struct("<IB")
@@ -1047,18 +1382,18 @@ class Setpoint:
 
     Attributes:
         tick: control tick.
-        enable: 1: drive on. 0: drive off, setpoints repeat the encoder.
+        flags: SETPOINT_FLAG_*.
         setpoint: micro-units, one per axis.
     """
 
     TYPE: ClassVar[int] = 0x40
 
     tick: int
-    enable: int
+    flags: int
     setpoint: tuple[int, ...]
 
     def pack(self) -> bytes:
-        return _SETPOINT.pack(self.tick, self.enable) + struct.pack(f"<{len(self.setpoint)}i", *self.setpoint)
+        return _SETPOINT.pack(self.tick, self.flags) + struct.pack(f"<{len(self.setpoint)}i", *self.setpoint)
 
     @classmethod
     def unpack(cls, payload: bytes) -> Self:
@@ -1073,7 +1408,7 @@ class Setpoint:
         return cls(values[0], values[1], tail[0 * count : 1 * count])
 
 
-_ENCODER = struct.Struct("<I")
+_ENCODER = struct.Struct("<IB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -1082,16 +1417,20 @@ class Encoder:
 
     Attributes:
         plant_seq: increasing.
-        position: micro-units, one per axis.
+        axes: length of the arrays.
+        position: micro-units.
+        effort: micro-N m or micro-N, 0 where it is not measured.
     """
 
     TYPE: ClassVar[int] = 0x41
 
     plant_seq: int
+    axes: int
     position: tuple[int, ...]
+    effort: tuple[int, ...]
 
     def pack(self) -> bytes:
-        return _ENCODER.pack(self.plant_seq) + struct.pack(f"<{len(self.position)}i", *self.position)
+        return _ENCODER.pack(self.plant_seq, self.axes) + struct.pack(f"<{len(self.position) + len(self.effort)}i", *self.position, *self.effort)
 
     @classmethod
     def unpack(cls, payload: bytes) -> Self:
@@ -1099,16 +1438,16 @@ class Encoder:
         if len(payload) < _ENCODER.size:
             raise _refuse("Encoder", len(payload))
         values = _ENCODER.unpack_from(payload)
-        count, odd = divmod(len(payload) - _ENCODER.size, 4)
-        if odd or count > MAX_AXES:
+        count = int(values[1])
+        if len(payload) != _ENCODER.size + 4 * count * 2:
             raise _refuse("Encoder", len(payload))
-        tail = struct.unpack_from(f"<{count * 1}i", payload, _ENCODER.size)
-        return cls(values[0], tail[0 * count : 1 * count])
+        tail = struct.unpack_from(f"<{count * 2}i", payload, _ENCODER.size)
+        return cls(values[0], values[1], tail[0 * count : 1 * count], tail[1 * count : 2 * count])
 
 
-McuMessage = Hello | TimeResp | Ack | State | Event | Stats | Limits
+McuMessage = Hello | TimeResp | Ack | State | Event | Stats | Limits | Drive | Stops
 
-HostMessage = HelloReq | TimeReq | Heartbeat | LimitsSet | LimitsCommit | Arm | Disarm | Chunk | Hold | Estop | EstopClear | FaultAck | EventAck | LimitsGet
+HostMessage = HelloReq | TimeReq | Heartbeat | LimitsSet | LimitsCommit | Arm | Disarm | Chunk | Hold | Estop | EstopClear | FaultAck | EventAck | LimitsGet | DriveSet | DriveGet | StopsSet | StopsGet
 
 MCU_MESSAGES: dict[int, type[McuMessage]] = {
     Hello.TYPE: Hello,
@@ -1118,4 +1457,6 @@ MCU_MESSAGES: dict[int, type[McuMessage]] = {
     Event.TYPE: Event,
     Stats.TYPE: Stats,
     Limits.TYPE: Limits,
+    Drive.TYPE: Drive,
+    Stops.TYPE: Stops,
 }

@@ -16,6 +16,7 @@ from firmware_bridge.host.messages import (
     MAX_KNOTS,
     Chunk,
     ChunkEncoding,
+    ChunkInterpolation,
     ChunkMode,
 )
 
@@ -95,6 +96,6 @@ def chunk_message(
         encoding=encoding,
         mode=ChunkMode.REPLACE_FROM_T0,
         blend_ms=BLEND_MS,
-        reserved=0,
+        interpolation=ChunkInterpolation.HERMITE,
         samples=_compact(samples, limits) if compact else samples.astype("<i4").tobytes(),
     )

@@ -16,17 +16,27 @@ from firmware_bridge.errors import FirmwareError, LinkError
 from firmware_bridge.host.framing import FrameReceiver, FramingCounters, encode_frame
 from firmware_bridge.host.limits import MICRO
 from firmware_bridge.host.link_state import F64, si
-from firmware_bridge.host.messages import MAX_AXES, POSITION_ABS_MAX, Encoder, Setpoint
+from firmware_bridge.host.messages import (
+    EFFORT_MAX_MAX,
+    MAX_AXES,
+    POSITION_ABS_MAX,
+    SETPOINT_FLAG_BRAKE,
+    SETPOINT_FLAG_ENABLE,
+    Encoder,
+    Setpoint,
+)
 from firmware_bridge.host.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)
 class DriveCommand:
-    """One control tick's order to the drive: ``setpoint`` [D], axis units; with ``enabled`` false it is not to move."""
+    """One control tick's order to the drive: ``setpoint`` [D], axis units; with ``enabled`` false it is not to move,
+    with ``brake`` true the holding brakes grip."""
 
     tick: int
     enabled: bool
     setpoint: F64
+    brake: bool = False
 
 
 def encoder_micro(position: Sequence[float] | F64) -> NDArray[np.int32]:
@@ -44,6 +54,23 @@ def encoder_micro(position: Sequence[float] | F64) -> NDArray[np.int32]:
             f"encoder values {values.tolist()}", expected=f"1..{MAX_AXES} finite positions",
             remedy="a plant that does not know where it is must stay silent: the MCU then takes the drive away",
         )
+    return scaled.astype(np.int32)
+
+
+def effort_micro(effort: Sequence[float] | F64 | None, axes: int) -> NDArray[np.int32]:
+    """Measured efforts [D] in N m or N -> micro-units; zeros where nothing is measured.
+
+    Raises:
+        FirmwareError: not one number per axis, a number that is none, or more than a limit table could hold.
+    """
+    if effort is None:
+        return np.zeros(axes, dtype=np.int32)
+    values = np.asarray(effort, dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = np.rint(values * MICRO)
+        inside = np.abs(scaled) <= EFFORT_MAX_MAX
+    if values.shape != (axes,) or not inside.all():
+        raise FirmwareError(f"efforts {values.tolist()}", expected=f"{axes} finite numbers")
     return scaled.astype(np.int32)
 
 
@@ -76,15 +103,23 @@ class PlantPort:
             except LinkError:
                 self.malformed += 1
                 continue
-            commands.append(DriveCommand(frame.tick, frame.enable == 1, si(frame.setpoint)))
+            commands.append(self._command(frame))
         return commands
+
+    @staticmethod
+    def _command(frame: Setpoint) -> DriveCommand:
+        known = frame.flags & ~(SETPOINT_FLAG_ENABLE | SETPOINT_FLAG_BRAKE) == 0
+        enabled = known and bool(frame.flags & SETPOINT_FLAG_ENABLE)
+        brake = not known or bool(frame.flags & SETPOINT_FLAG_BRAKE)
+        return DriveCommand(frame.tick, enabled, si(frame.setpoint), brake)
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until a command comes, at most ``timeout_s``."""
         return self._transport.wait(timeout_s)
 
-    def send_encoder(self, position: Sequence[float] | F64) -> None:
-        """Tell the MCU where the axes are [D], axis units. To be called at about 200 Hz.
+    def send_encoder(self, position: Sequence[float] | F64, effort: Sequence[float] | F64 | None = None) -> None:
+        """Tell the MCU where the axes are [D], axis units, and what it takes [D], N m or N (None: not measured). To be
+        called at about 200 Hz.
 
         Raises:
             FirmwareError: see :func:`encoder_micro`; nothing was sent.
@@ -92,7 +127,8 @@ class PlantPort:
         """
         micro = encoder_micro(position)
         self._seq = (self._seq + 1) & 0xFFFFFFFF
-        message = Encoder(self._seq, tuple(int(value) for value in micro))
+        efforts = effort_micro(effort, len(micro))
+        message = Encoder(self._seq, len(micro), tuple(micro.tolist()), tuple(efforts.tolist()))
         self._transport.write(encode_frame(bytes([Encoder.TYPE]) + message.pack()))
 
     def close(self) -> None:

@@ -4,7 +4,8 @@
 Nothing else may restate a layout, a number or a name. Framing (COBS, CRC-32C, header) is in ``wire.py``.
 
 Conventions: little endian, no padding. Positions are int32 micro-units (um, urad, 1e-6 of a normalised command),
-velocities micro-units/s, accelerations micro-units/s^2; time is microseconds of the MCU's free-running clock.
+velocities micro-units/s, accelerations micro-units/s^2, jerks milli-units/s^3, efforts micro-newton-metres (of a linear
+axis: micro-newtons); time is microseconds of the MCU's free-running clock. A name is ASCII, filled up with zeros.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-SIZES = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "i32": 4}
+NAME_BYTES = 12
+SIZES = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "i32": 4, "name": NAME_BYTES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Constant:
 @dataclass(frozen=True, slots=True)
 class Field:
     """One field. ``count`` is "" (scalar), a number (fixed array), the name of an earlier u8 field, or "rest" (the
-    remaining bytes of the payload, 4 bytes an element for i32, 1 for u8)."""
+    remaining bytes of the payload, 4 bytes an element for i32, 1 for u8). Type "name" is text of ``NAME_BYTES``."""
 
     name: str
     type: str
@@ -85,6 +87,12 @@ CONSTANTS: tuple[Constant, ...] = (
     Constant("BRAKE_MAX_US", 2_000_000, "category 1 stop: the drive goes off after this time whatever the axes do"),
     Constant("ENCODER_TIMEOUT_US", 50_000, "no encoder frame for this long while armed: fault (as shipped)"),
     Constant("TICK_GAP_MAX_US", 4_000, "a tick that comes later than this after the last: fault (as shipped)"),
+    Constant("NAME_BYTES", NAME_BYTES, "length of an axis' name on the wire"),
+    Constant("CLOCK_ERROR_MAX_US", 1_000, "no motion while the host knows the MCU's clock less well (as shipped)"),
+    Constant("HEARTBEAT_AHEAD_MAX_US", 10_000, "a heartbeat stamped farther in the future is no sign of life"),
+    Constant("WINDOW_US", 250_000, "length of the window in which window_max bounds the way of an axis"),
+    Constant("WATCHDOG_STORM_RESETS", 3, "so many watchdog resets ..."),
+    Constant("WATCHDOG_STORM_US", 60_000_000, "... within this time of the MCU's own clock need a power cycle"),
     Constant("STATE_PERIOD_TICKS", 10, "STATE every 10 ms"),
     Constant("STATS_PERIOD_TICKS", 1_000, "STATS every second"),
     Constant("EVENT_RESEND_US", 100_000, "an unacknowledged EVENT is sent again"),
@@ -92,6 +100,9 @@ CONSTANTS: tuple[Constant, ...] = (
     Constant("VELOCITY_MAX_MAX", 100_000_000, "limit table: largest velocity, micro-units/s"),
     Constant("ACCELERATION_MIN", 4_000, "limit table: smallest acceleration (one internal step), micro-units/s^2"),
     Constant("ACCELERATION_MAX_MAX", 2_000_000_000, "limit table: largest acceleration, micro-units/s^2"),
+    Constant("JERK_MIN", 4_000, "limit table: smallest jerk (one internal step), milli-units/s^3"),
+    Constant("JERK_MAX_MAX", 4_000_000_000, "limit table: largest jerk, milli-units/s^3"),
+    Constant("EFFORT_MAX_MAX", 2_000_000_000, "limit table: largest effort, micro-N m or micro-N"),
     Constant("LSB_MAX", 6_000, "limit table: largest micro-units per LSB of the i16 encoding"),
     Constant("HEARTBEAT_FLAG_ARMED", 1, "HEARTBEAT.flags bit 0: the host believes that the arm is armed"),
     Constant("STATE_FLAG_DRIVE_ON", 1, "STATE.flags bit 0: the drive enable is on"),
@@ -99,6 +110,10 @@ CONSTANTS: tuple[Constant, ...] = (
     Constant("STATE_FLAG_MOVING", 4, "STATE.flags bit 2: a commanded velocity is not zero"),
     Constant("STATE_FLAG_LIMITS_LOCKED", 8, "STATE.flags bit 3: the limit table is locked"),
     Constant("STATE_FLAG_ESTOP_LATCHED", 16, "STATE.flags bit 4: the emergency stop is latched"),
+    Constant("STATE_FLAG_BRAKE_ON", 32, "STATE.flags bit 5: the holding brakes are ordered to grip"),
+    Constant("STATE_FLAG_ESTOP_INPUT", 64, "STATE.flags bit 6: the emergency stop input is pressed or its wire broken"),
+    Constant("SETPOINT_FLAG_ENABLE", 1, "SETPOINT.flags bit 0: drive on; without it setpoints repeat the encoder"),
+    Constant("SETPOINT_FLAG_BRAKE", 2, "SETPOINT.flags bit 1: holding brake on"),
 )
 
 ENUMERATIONS: tuple[Enumeration, ...] = (
@@ -137,6 +152,8 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Value("ESTOP", 9, "emergency stop", "make the robot safe, then clear it by the operator's act"),
             Value("FAULT", 10, "a fault", "look the fault number up in the table of faults"),
             Value("HOLD", 11, "HOLD command"),
+            Value("WINDOW", 12, "an axis went farther within 250 ms than its window_max",
+                  "plan slower, or raise window_max in the robot file"),
         ),
     ),
     Enumeration(
@@ -159,6 +176,16 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Value("HARD_FAULT", 7, "the processor took a hard fault",
                   "read the program counter in HELLO against the ELF (addr2line) and report it"),
             Value("STACK_OVERFLOW", 8, "the stack canary was overwritten", "report it with the build id"),
+            Value("WATCHDOG_STORM", 9, "three watchdog resets within a minute",
+                  "power-cycle: nothing else clears it; then find out what hangs before arming again"),
+            Value("EFFORT", 10, "an axis needed more effort than its limit",
+                  "look for a collision or an overload; check effort_max"),
+            Value("DRIVE_ERROR", 11, "a drive reported an error of its own; the EVENT of kind DRIVE has its bits",
+                  "look the bits up in the drive's manual; clear the cause, acknowledge"),
+            Value("ENCODER_IMPLAUSIBLE", 12, "an encoder value moved farther than the axis can",
+                  "check the encoder, its cable and the zero offset"),
+            Value("MEMORY", 13, "the memory check found a changed word",
+                  "power-cycle; if it repeats, replace the board"),
         ),
     ),
     Enumeration(
@@ -189,6 +216,12 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Value("POSITION", 32, "the axis is outside its position limits; arg = axis", "move it inside, then arm"),
             Value("MOVING", 33, "the axes still move", "wait for standstill"),
             Value("NO_HOST", 34, "arming needs a fresh heartbeat in degrade state NOMINAL"),
+            Value("CLOCK", 35, "the host knows the MCU's clock less well than is allowed; arg = its bound in us",
+                  "look for a slow or lossy cable"),
+            Value("MOVE", 36, "one chunk moves an axis farther than its move_max; arg = axis"),
+            Value("POWER_CYCLE", 37, "only a power cycle clears this fault; arg = fault"),
+            Value("ESTOP_INPUT", 38, "the emergency stop input is still pressed, or its wire is broken"),
+            Value("DRIVE", 39, "a drive is absent, not ready, or this board has no bus for its kind; arg = axis"),
         ),
     ),
     Enumeration(
@@ -200,6 +233,7 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Value("STOP", 2, "arg0 = stop cause"),
             Value("FAULT", 3, "arg0 = fault, arg1 = axis or -1"),
             Value("EVENTS_LOST", 4, "arg0 = events that were overwritten before they were acknowledged"),
+            Value("DRIVE", 5, "arg0 = axis, arg1 = the drive's own error bits"),
         ),
     ),
     Enumeration(
@@ -239,6 +273,34 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Value("REPLACE_FROM_T0", 0, "the running plan is kept before the chunk and replaced from it on"),
         ),
     ),
+    Enumeration(
+        "ChunkInterpolation",
+        "What happens between the knots of a chunk.",
+        (
+            Value("HERMITE", 0, "cubic; the MCU chooses the velocities at the knots, monotone between them"),
+            Value("LINEAR", 1, "straight lines"),
+            Value("HERMITE_VELOCITY", 2, "cubic; after all positions the chunk carries a velocity for each"),
+        ),
+    ),
+    Enumeration(
+        "AxisKind",
+        "What an axis is; gives the unit of its numbers.",
+        (
+            Value("REVOLUTE", 0, "a joint, rad"),
+            Value("PRISMATIC", 1, "a linear joint, m"),
+            Value("CARTESIAN", 2, "a coordinate of the hand, m: its position limits are a side of the workspace box"),
+            Value("UNITLESS", 3, "a normalised command, as of a gripper"),
+        ),
+    ),
+    Enumeration(
+        "DriveKind",
+        "Who moves the axis.",
+        (
+            Value("SIM", 0, "setpoint and encoder frames on the drive stream"),
+            Value("FEETECH", 1, "servo on a half-duplex serial bus (STS and SCS series)"),
+            Value("MIT", 2, "motor drive on CAN in MIT mode (Damiao, CubeMars)"),
+        ),
+    ),
 )
 
 _LIMIT_FIELDS: tuple[Field, ...] = (
@@ -250,6 +312,31 @@ _LIMIT_FIELDS: tuple[Field, ...] = (
     Field("following_error_max", "u32", "micro-units between setpoint and encoder"),
     Field("jump_max", "u32", "micro-units between running plan and new chunk at the splice"),
     Field("lsb", "u32", "micro-units per LSB of the i16 encoding"),
+    Field("jerk_max", "u32", "milli-units/s^3"),
+    Field("effort_max", "u32", "micro-N m or micro-N, 0: not watched"),
+    Field("move_max", "u32", "micro-units between the smallest and the largest position of one chunk"),
+    Field("window_max", "u32", "micro-units of way within WINDOW_US"),
+    Field("velocity_lsb", "u32", "micro-units/s per LSB of the i16 encoding"),
+    Field("kind", "u8", "AxisKind"),
+    Field("name", "name", "of the axis"),
+)
+
+_DRIVE_FIELDS: tuple[Field, ...] = (
+    Field("axis", "u8", "which axis, from 0"),
+    Field("kind", "u8", "DriveKind"),
+    Field("model", "u8", "of the drive; 0 for SIM"),
+    Field("address", "u16", "servo number, or CAN identifier of commands"),
+    Field("reply", "u16", "CAN identifier of the answers, else 0"),
+    Field("zero", "i32", "micro-units of the axis at the drive's own zero"),
+    Field("ratio_num", "i32", "axis units per drive unit, numerator; negative turns the direction round"),
+    Field("ratio_den", "i32", "denominator, at least 1"),
+    Field("kp", "u32", "milli, position gain of a MIT drive"),
+    Field("kd", "u32", "milli, velocity gain of a MIT drive"),
+)
+
+_STOPS_FIELDS: tuple[Field, ...] = (
+    Field("brake_after_ms", "u32", "standing still in STOP for this long: holding brakes on; 0: never"),
+    Field("torque_off_after_ms", "u32", "brakes on for this long: drive off, DISARMED; 0: never"),
 )
 
 MESSAGES: tuple[Message, ...] = (
@@ -260,15 +347,16 @@ MESSAGES: tuple[Message, ...] = (
         Field("t1_ns", "u64", "host clock when sent, echoed"),
     )),
     Message("Heartbeat", 0x03, "host", "Every 20 ms. Not acknowledged.", (
-        Field("host_ns", "u64", "host clock"),
+        Field("sent_us", "u64", "MCU clock when sent, by the host's estimate: its age counts from here"),
         Field("policy_counter", "u32", "advances only when the planner really advanced"),
+        Field("clock_error_us", "u32", "the host's bound of the error of that estimate"),
         Field("degrade", "u8", "Degrade"),
         Field("flags", "u8", "HEARTBEAT_FLAG_*"),
     )),
     Message("LimitsSet", 0x04, "host", "Writes one axis of the limit table; DISARMED only.", _LIMIT_FIELDS),
     Message("LimitsCommit", 0x05, "host", "Locks the limit table if its CRC is the one given.", (
         Field("axes", "u8", "number of axes, 1..16"),
-        Field("crc", "u32", "CRC-32C over the LIMITS_SET payloads of axes 0..axes-1"),
+        Field("crc", "u32", "CRC-32C over the LIMITS_SET, then the DRIVE_SET payloads of all axes, then STOPS_SET"),
     )),
     Message("Arm", 0x06, "host", "The operator's act. Drive on, hold where the arm is.", (
         Field("limits_crc", "u32", "the committed table's CRC"),
@@ -284,8 +372,8 @@ MESSAGES: tuple[Message, ...] = (
         Field("encoding", "u8", "ChunkEncoding"),
         Field("mode", "u8", "ChunkMode"),
         Field("blend_ms", "u8", "shortest time over which the running plan passes into the new one (20 is usual)"),
-        Field("reserved", "u8", "0"),
-        Field("samples", "u8", "n * axes samples, knot by knot", "rest"),
+        Field("interpolation", "u8", "ChunkInterpolation"),
+        Field("samples", "u8", "n * axes positions, knot by knot; HERMITE_VELOCITY: then as many velocities", "rest"),
     )),
     Message("Hold", 0x09, "host", "Drop the timeline, brake, stay ARMED."),
     Message("Estop", 0x0A, "host", "Brake, drive off, latched. Accepted in any session and state."),
@@ -301,14 +389,22 @@ MESSAGES: tuple[Message, ...] = (
     Message("LimitsGet", 0x0E, "host", "Read one axis of the limit table back.", (
         Field("axis", "u8", "which axis, from 0"),
     )),
+    Message("DriveSet", 0x0F, "host", "Binds one axis to its drive; DISARMED only. Without it: SIM.", _DRIVE_FIELDS),
+    Message("DriveGet", 0x10, "host", "Read one binding back.", (
+        Field("axis", "u8", "which axis, from 0"),
+    )),
+    Message("StopsSet", 0x11, "host", "The second stage of a stop; DISARMED only. Without it: none.", _STOPS_FIELDS),
+    Message("StopsGet", 0x12, "host", "Read the second stage back."),
     Message("Hello", 0x81, "mcu", "At boot and on HELLO_REQ.", (
         Field("schema_hash", "u32", "SCHEMA_HASH of the firmware"),
         Field("build_id", "u32", "first 4 bytes of the SHA-256 of the firmware's sources"),
+        Field("version", "u32", "of the firmware: major << 16 | minor << 8 | patch"),
         Field("nonce", "u32", "of the HELLO_REQ, 0 at boot"),
         Field("boots", "u32", "boots since power-on"),
         Field("reset_cause", "u8", "ResetCause"),
         Field("reset_pc", "u32", "program counter at the watchdog's first stage or hard fault, else 0"),
         Field("reset_tick", "u32", "control tick at that moment"),
+        Field("watchdog_resets", "u8", "watchdog resets within the last minute of the MCU's clock"),
         Field("fault", "u16", "latched Fault"),
         Field("estop", "u8", "1: emergency stop latched"),
         Field("clear_nonce", "u32", "for ESTOP_CLEAR"),
@@ -353,6 +449,7 @@ MESSAGES: tuple[Message, ...] = (
         Field("position", "i32", "encoder, micro-units", "axes"),
         Field("setpoint", "i32", "commanded, micro-units", "axes"),
         Field("velocity", "i32", "commanded, micro-units/s", "axes"),
+        Field("effort", "i32", "as the drive reports it, micro-N m or micro-N; 0 where it does not", "axes"),
     )),
     Message("Event", 0x85, "mcu", "Sent again every 100 ms until EVENT_ACK.", (
         Field("event_id", "u32", "from 1, increasing"),
@@ -380,17 +477,27 @@ MESSAGES: tuple[Message, ...] = (
         Field("clips", "u32", "axis-ticks in which the limiter changed the plan"),
         Field("watchdog_margin_min_us", "u32", "least time that was left to the watchdog's first stage at a feed"),
         Field("stack_free_min", "u32", "bytes of stack never used, 0: unknown"),
+        Field("tick_work_max_us", "u32", "longest control tick in the last second, its own work, 0: unknown"),
+        Field("heartbeats_stale", "u32", "heartbeats that came too late, or from the future"),
+        Field("transfers_bad", "u32", "CAN transfers with a missing, repeated or foreign frame"),
+        Field("can_errors", "u32", "CAN error frames"),
+        Field("can_bus_off", "u32", "times that the CAN controller left the bus"),
+        Field("drive_frames", "u32", "valid frames of drives"),
         Field("late_histogram", "u32", "ticks by lateness: <50, <100, <200, <500, <1000, <2000, <4000 us, more", "8"),
     )),
     Message("Limits", 0x87, "mcu", "Answer to LIMITS_GET.", _LIMIT_FIELDS),
+    Message("Drive", 0x88, "mcu", "Answer to DRIVE_GET.", _DRIVE_FIELDS),
+    Message("Stops", 0x89, "mcu", "Answer to STOPS_GET.", _STOPS_FIELDS),
     Message("Setpoint", 0x40, "drive", "One per tick. Drive frames have no header: COBS(type, payload, CRC-32C).", (
         Field("tick", "u32", "control tick"),
-        Field("enable", "u8", "1: drive on. 0: drive off, setpoints repeat the encoder"),
+        Field("flags", "u8", "SETPOINT_FLAG_*"),
         Field("setpoint", "i32", "micro-units, one per axis", "rest"),
     )),
     Message("Encoder", 0x41, "plant", "About 200 Hz.", (
         Field("plant_seq", "u32", "increasing"),
-        Field("position", "i32", "micro-units, one per axis", "rest"),
+        Field("axes", "u8", "length of the arrays"),
+        Field("position", "i32", "micro-units", "axes"),
+        Field("effort", "i32", "micro-N m or micro-N, 0 where it is not measured", "axes"),
     )),
 )
 

@@ -14,7 +14,7 @@ from firmware_bridge.protocol.definition import (
     schema_hash,
 )
 
-_TYPES = {"u8": "uint8_t", "u16": "uint16_t", "u32": "uint32_t", "u64": "uint64_t", "i32": "int32_t"}
+_TYPES = {"u8": "uint8_t", "u16": "uint16_t", "u32": "uint32_t", "u64": "uint64_t", "i32": "int32_t", "name": "uint8_t"}
 
 
 def snake(name: str) -> str:
@@ -23,6 +23,10 @@ def snake(name: str) -> str:
 
 
 def _struct(message: Message) -> list[str]:
+    """A message with the fields of an earlier one is that type: what was set is read back without a copy by field."""
+    twin = next((other for other in MESSAGES if other.fields == message.fields), message)
+    if twin is not message:
+        return [f"typedef ew_{snake(twin.name)}_t ew_{snake(message.name)}_t;", ""]
     lines = ["typedef struct {"]
     for field in message.fields:
         kind = _TYPES[field.type]
@@ -33,6 +37,8 @@ def _struct(message: Message) -> list[str]:
         elif field.count:
             size = field.count if field.count.isdigit() else "EW_MAX_AXES"
             lines += [f"    {kind} {field.name}[{size}]; /* {field.doc} */"]
+        elif field.type == "name":
+            lines += [f"    {kind} {field.name}[EW_NAME_BYTES]; /* {field.doc} */"]
         else:
             lines += [f"    {kind} {field.name}; /* {field.doc} */"]
     return [*lines, f"}} ew_{snake(message.name)}_t;", ""]
@@ -49,6 +55,15 @@ def _reader(message: Message) -> list[str]:
     lines = [f"static inline bool ew_unpack_{name}(const uint8_t *p, size_t n, ew_{name}_t *m)", "{"]
     if not tail:
         lines += [f"    if (n != {size}u) {{", "        return false;", "    }"]
+    elif tail[0].count not in ("rest", "") and tail[0].type != "u8":
+        # Arrays whose length an earlier field says: the payload must be exactly that long.
+        at = sum(SIZES[f.type] for f in message.fields[: [f.name for f in message.fields].index(tail[0].count)])
+        lines += [
+            f"    if ((n < {size}u) || (p[{at}] > EW_MAX_AXES) ||",
+            f"        (n != ({size}u + ({4 * len(tail)}u * (size_t)p[{at}])))) {{",
+            "        return false;",
+            "    }",
+        ]
     elif tail[0].type == "u8":
         lines += [f"    if (n < {size}u) {{", "        return false;", "    }"]
     else:
@@ -59,9 +74,23 @@ def _reader(message: Message) -> list[str]:
         ]
     offset = 0
     for field in message.fields:
-        if not field.count:
+        if field.type == "name":
+            lines += [
+                "    for (uint8_t i = 0u; i < EW_NAME_BYTES; i++) {",
+                f"        m->{field.name}[i] = p[{offset}u + i];",
+                "    }",
+            ]
+            offset += SIZES[field.type]
+        elif not field.count:
             lines += [f"    m->{field.name} = ew_get_{field.type}(&p[{offset}]);"]
             offset += SIZES[field.type]
+        elif field.count != "rest":
+            begin = f"{offset}u + (4u * ((size_t)m->{field.count} * {tail.index(field)}u))"
+            lines += [
+                f"    for (uint8_t i = 0u; i < m->{field.count}; i++) {{",
+                f"        m->{field.name}[i] = ew_get_{field.type}(&p[{begin} + (4u * (size_t)i)]);",
+                "    }",
+            ]
         elif field.type == "u8":
             lines += [f"    m->{field.name} = &p[{offset}];", f"    m->{field.name}_count = n - {offset}u;"]
         else:
@@ -86,7 +115,14 @@ def _writer(message: Message) -> list[str]:
     offset = 0
     tail = [f for f in message.fields if f.count]
     for field in message.fields:
-        if not field.count:
+        if field.type == "name":
+            lines += [
+                "    for (uint8_t i = 0u; i < EW_NAME_BYTES; i++) {",
+                f"        p[{offset}u + i] = m->{field.name}[i];",
+                "    }",
+            ]
+            offset += SIZES[field.type]
+        elif not field.count:
             lines += [f"    ew_put_{field.type}(&p[{offset}], m->{field.name});"]
             offset += SIZES[field.type]
     if not tail:

@@ -9,10 +9,11 @@ from types import TracebackType
 
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.emulator import Emulator, EmulatorOptions, Kind
-from firmware_bridge.host.framing import FrameReceiver, crc32c, encode_frame
+from firmware_bridge.host.framing import FrameReceiver, encode_frame
+from tests.firmware.mcu import WIDE, limits, table_crc
 
 OUT = Path(__file__).resolve().parents[2] / "build" / "firmware"
-LIMITS = m.LimitsSet(0, -500_000, 500_000, 800_000, 10_000_000, 250_000, 80_000, 20)
+LIMITS = limits(0, WIDE)
 
 
 class Board:
@@ -29,6 +30,7 @@ class Board:
         self.seq = 0
         self.alive = True
         self._beat = self._encode = 0.0
+        self._seen = 0, 0.0
 
     def __enter__(self) -> Board:
         return self
@@ -40,6 +42,11 @@ class Board:
         self.drive.close()
         self.emulator.close()
 
+    def mcu_us(self) -> int:
+        """The MCU's clock by the newest message that carried it: a little behind, never ahead."""
+        told_us, at = self._seen
+        return told_us + round((time.monotonic() - at) * 1e6) if told_us else 0
+
     def send(self, message: m.HostMessage) -> None:
         self.seq = (self.seq + 1) & 0xFFFF
         self.link.write(encode_frame(struct.pack("<BBHH", message.TYPE, 0, self.seq, self.session) + message.pack()))
@@ -48,14 +55,17 @@ class Board:
         now = time.monotonic()
         if self.alive and now - self._beat >= 0.02:
             self._beat = now
-            self.send(m.Heartbeat(0, self.seq, 0, m.HEARTBEAT_FLAG_ARMED))
+            self.send(m.Heartbeat(self.mcu_us(), self.seq, 0, 0, m.HEARTBEAT_FLAG_ARMED))
         if self.alive and now - self._encode >= 0.005:
             self._encode = now
-            position = self.setpoints[-1].setpoint if self.setpoints and self.setpoints[-1].enable else (0,)
-            self.drive.write(encode_frame(bytes([m.Encoder.TYPE]) + m.Encoder(0, position or (0,)).pack()))
+            position = self.setpoints[-1].setpoint if self.setpoints and self.setpoints[-1].flags else (0,)
+            self.drive.write(encode_frame(bytes([m.Encoder.TYPE]) + m.Encoder(0, 1, position or (0,), (0,)).pack()))
         for body in self.receivers[0].feed(self.link.read()):
             self.session = struct.unpack_from("<H", body, 4)[0]
-            self.inbox.append(m.MCU_MESSAGES[body[0]].unpack(body[6:]))
+            message = m.MCU_MESSAGES[body[0]].unpack(body[6:])
+            self.inbox.append(message)
+            if isinstance(message, m.State | m.Hello):
+                self._seen = message.now_us, time.monotonic()
         for body in self.receivers[1].feed(self.drive.read()):
             self.setpoints.append(m.Setpoint.unpack(body[1:]))
         self.link.wait(0.002)
@@ -83,7 +93,7 @@ class Board:
         assert isinstance(ack, m.Ack) and ack.code == m.AckCode.OK, ack
 
     def arm(self) -> None:
-        crc = crc32c(LIMITS.pack())
+        crc = table_crc([LIMITS])
         deadline = time.monotonic() + 0.1
         while time.monotonic() < deadline:  # heartbeats and encoder values of this session come in
             self.poll()

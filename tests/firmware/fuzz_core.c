@@ -62,20 +62,22 @@ static void send(uint8_t type, const uint8_t *payload, size_t count)
 
 static void heartbeat(uint8_t degrade)
 {
-    uint8_t p[14] = {0};
+    uint8_t p[18] = {0};
+    ew_put_u64(&p[0], now_us);
     ew_put_u32(&p[8], (uint32_t)random64());
-    p[12] = degrade;
-    p[13] = 1u;
+    p[16] = degrade;
+    p[17] = 1u;
     send(EW_MSG_HEARTBEAT, p, sizeof p);
 }
 
 static void encoder(void)
 {
     int32_t position[EW_MAX_AXES];
+    int32_t effort[EW_MAX_AXES] = {0};
     for (uint8_t a = 0u; a < axes; a++) {
         position[a] = (int32_t)last[a];
     }
-    ew_drive_encoder(&core, position, axes, now_us);
+    ew_drive_encoder(&core, position, effort, axes, now_us);
 }
 
 static void configure(void)
@@ -93,6 +95,12 @@ static void configure(void)
         m->following_error_max = 2u * EW_POSITION_ABS_MAX;
         m->jump_max = 2u * EW_POSITION_ABS_MAX;
         m->lsb = (uint32_t)between(1, EW_LSB_MAX);
+        m->jerk_max = scale(EW_JERK_MIN, EW_JERK_MAX_MAX);
+        m->effort_max = 0u;
+        m->move_max = 2u * EW_POSITION_ABS_MAX;
+        m->window_max = 2u * EW_POSITION_ABS_MAX;
+        m->velocity_lsb = (uint32_t)between(1, EW_LSB_MAX);
+        m->kind = EW_AXIS_KIND_REVOLUTE;
         last[a] = between(m->position_min, m->position_max);
         last_step[a] = 0;
         const size_t count = ew_pack_limits(m, p);
@@ -103,7 +111,13 @@ static void configure(void)
         }
         send(EW_MSG_LIMITS_SET, p, count);
     }
-    uint8_t p[8];
+    for (uint8_t a = 0u; a < axes; a++) {
+        uint8_t p[64];
+        const ew_drive_t drive = {.axis = a, .kind = EW_DRIVE_KIND_SIM, .ratio_num = 1, .ratio_den = 1};
+        crc = ew_crc32c(p, ew_pack_drive(&drive, p), crc);
+    }
+    uint8_t p[8] = {0};
+    crc = ew_crc32c(p, 8u, crc); /* no second stage of a stop */
     p[0] = axes;
     ew_put_u32(&p[1], crc);
     send(EW_MSG_LIMITS_COMMIT, p, 5u);
@@ -228,7 +242,7 @@ int main(int argc, char **argv)
     }
     state = (strtoull(argv[1], NULL, 10) * 2u) + 1u;
     const long rounds = strtol(argv[2], NULL, 10);
-    const ew_port_info_t port = {1u, 1u, EW_TICK_GAP_MAX_US, EW_ENCODER_TIMEOUT_US, 0u};
+    const ew_port_info_t port = {1u, 1u, EW_TICK_GAP_MAX_US, EW_ENCODER_TIMEOUT_US, EW_CLOCK_ERROR_MAX_US, EW_VERSION, 0u};
     unsigned long moved = 0u;
     for (long round = 0; round < rounds; round++) {
         now_us = random64() % ((uint64_t)1 << 34);

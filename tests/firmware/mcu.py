@@ -5,21 +5,39 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.framing import FrameReceiver, crc32c, encode_frame
+from firmware_bridge.host.limits import sim_drive
 from firmware_bridge.mcu.build import build
 
-# (min, max, velocity, acceleration, following error, jump, lsb) in micro-units: an arm axis and a gripper.
-WIDE = (-500_000, 500_000, 800_000, 10_000_000, 250_000, 80_000, 20)
-GRIPPER = (-1_000_000, 1_000_000, 20_000_000, 400_000_000, 2_500_000, 2_000_000, 40)
+# Micro-units (jerk: milli) as in LIMITS_SET: position_min, position_max, velocity_max, acceleration_max,
+# following_error_max, jump_max, lsb, jerk_max, effort_max, move_max, window_max, velocity_lsb. An arm axis, a gripper.
+WIDE = (-500_000, 500_000, 800_000, 10_000_000, 250_000, 80_000, 20, 4_000_000, 0, 1_000_000, 200_001, 25)
+GRIPPER = (
+    -1_000_000, 1_000_000, 20_000_000, 400_000_000, 2_500_000, 2_000_000, 40, 400_000_000, 0, 2_000_000, 5_000_001, 611
+)  # fmt: skip
+
+
+def limits(axis: int, row: Sequence[int], /, **changes: object) -> m.LimitsSet:
+    """The LIMITS_SET of one axis; a row may end early, the rest is then that of WIDE."""
+    fields = (axis, *row, *WIDE[len(row) :], m.AxisKind.REVOLUTE, b"axis".ljust(m.NAME_BYTES, b"\0"))
+    return replace(m.LimitsSet(*fields), **changes)  # type: ignore[arg-type]
+
+
+def table_crc(rows: Sequence[m.LimitsSet]) -> int:
+    """Of a table whose axes are all SIM, with no second stage of a stop."""
+    messages = [*rows, *(sim_drive(row.axis) for row in rows), m.StopsSet(0, 0)]
+    return crc32c(b"".join(message.pack() for message in messages))
 
 
 def load(path: Path | None = None) -> ctypes.CDLL:
     """The shared library with its types declared."""
     lib = ctypes.CDLL(str(path or build("lib")))
     pointer, size, u64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
+    i32s = ctypes.POINTER(ctypes.c_int32)
     for name, result, arguments in (
         ("ewl_create", pointer, (ctypes.c_uint32, u64)),
         ("ewl_destroy", None, (pointer,)),
@@ -27,8 +45,8 @@ def load(path: Path | None = None) -> ctypes.CDLL:
         ("ewl_rx", None, (pointer, ctypes.c_char_p, size, u64)),
         ("ewl_tx", size, (pointer, ctypes.c_char_p, size)),
         ("ewl_tick", None, (pointer, u64)),
-        ("ewl_encoder", None, (pointer, ctypes.POINTER(ctypes.c_int32), ctypes.c_uint8, u64)),
-        ("ewl_setpoint", ctypes.c_uint8, (pointer, ctypes.POINTER(ctypes.c_int32), ctypes.c_uint8, ctypes.c_char_p)),
+        ("ewl_encoder", None, (pointer, i32s, i32s, ctypes.c_uint8, u64)),
+        ("ewl_setpoint", ctypes.c_uint8, (pointer, i32s, ctypes.c_uint8, ctypes.c_char_p)),
         ("ewl_drive_rx", None, (pointer, ctypes.c_char_p, size, u64)),
         ("ewl_drive_tx", size, (pointer, ctypes.c_char_p, size)),
         ("ewl_state", ctypes.c_uint8, (pointer,)),
@@ -115,11 +133,13 @@ class Mcu:
         flags = m.HEARTBEAT_FLAG_ARMED if self.armed_bit else 0
         if self.policy_on:
             self.policy_counter += 1
-        self.raw(self.frame(m.Heartbeat.TYPE, m.Heartbeat(0, self.policy_counter, self.degrade, flags).pack()))
+        beat = m.Heartbeat(self.now_us, self.policy_counter, 0, self.degrade, flags)
+        self.raw(self.frame(m.Heartbeat.TYPE, beat.pack()))
 
-    def encoder(self, position: Sequence[int]) -> None:
+    def encoder(self, position: Sequence[int], effort: Sequence[int] | None = None) -> None:
         array = (ctypes.c_int32 * len(position))(*position)
-        self.lib.ewl_encoder(self.handle, array, len(position), self.now_us)
+        efforts = (ctypes.c_int32 * len(position))(*(effort or [0] * len(position)))
+        self.lib.ewl_encoder(self.handle, array, efforts, len(position), self.now_us)
 
     def tick(self, count: int = 1) -> list[tuple[int, ...]]:
         """Runs ticks of 1 ms; returns the setpoint after each."""
@@ -177,10 +197,10 @@ class Mcu:
     # ---- sequences ----
 
     def table(self) -> list[m.LimitsSet]:
-        return [m.LimitsSet(axis, *row) for axis, row in enumerate(self.axes)]
+        return [limits(axis, row) for axis, row in enumerate(self.axes)]
 
     def limits_crc(self) -> int:
-        return crc32c(b"".join(row.pack() for row in self.table()))
+        return table_crc(self.table())
 
     def configure(self) -> None:
         for row in self.table():

@@ -12,12 +12,9 @@ from hypothesis import strategies as st
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.framing import FrameReceiver, encode_frame
 from firmware_bridge.host.messages import AckCode, McuState
-from tests.firmware.mcu import WIDE, Mcu
+from tests.firmware.mcu import WIDE, Mcu, limits
 
-GOOD = dict(
-    axis=0, position_min=-1000, position_max=1000, velocity_max=100_000, acceleration_max=100_000,
-    following_error_max=100, jump_max=100, lsb=1,
-)  # fmt: skip
+NARROW = (-1000, 1000, 100_000, 100_000, 100, 100, 1)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +29,12 @@ GOOD = dict(
         ("following_error_max", 5, (1, 2 * m.POSITION_ABS_MAX), (0, 2 * m.POSITION_ABS_MAX + 1)),
         ("jump_max", 6, (1, 2 * m.POSITION_ABS_MAX), (0, 2 * m.POSITION_ABS_MAX + 1)),
         ("lsb", 7, (1, m.LSB_MAX), (0, m.LSB_MAX + 1, 2**32 - 1)),
+        ("jerk_max", 8, (m.JERK_MIN, m.JERK_MAX_MAX), (0, m.JERK_MIN - 1, m.JERK_MAX_MAX + 1)),
+        ("effort_max", 9, (0, m.EFFORT_MAX_MAX), (m.EFFORT_MAX_MAX + 1,)),
+        ("move_max", 10, (1, 2 * m.POSITION_ABS_MAX), (0, 2 * m.POSITION_ABS_MAX + 1)),
+        ("window_max", 11, (1, 2 * m.POSITION_ABS_MAX), (0, 2 * m.POSITION_ABS_MAX + 1)),
+        ("velocity_lsb", 12, (1, m.LSB_MAX), (0, m.LSB_MAX + 1)),
+        ("kind", 13, tuple(int(kind) for kind in m.AxisKind), (max(m.AxisKind) + 1, 255)),
     ],
 )
 def test_limits_are_taken_up_to_their_bounds_and_refused_by_field_beyond(
@@ -39,15 +42,15 @@ def test_limits_are_taken_up_to_their_bounds_and_refused_by_field_beyond(
 ) -> None:
     mcu = Mcu()
     for value in good:
-        assert mcu.ask(m.LimitsSet(**{**GOOD, field: value})).code == AckCode.OK, value
+        assert mcu.ask(limits(0, NARROW, **{field: value})).code == AckCode.OK, value
     for value in bad:
-        ack = mcu.ask(m.LimitsSet(**{**GOOD, field: value}))
+        ack = mcu.ask(limits(0, NARROW, **{field: value}))
         assert (ack.code, ack.arg) == (AckCode.BAD_VALUE, index), value
 
 
 def test_the_acceleration_maximum_is_inclusive() -> None:
     mcu = Mcu()
-    assert mcu.ask(m.LimitsSet(**{**GOOD, "acceleration_max": m.ACCELERATION_MAX_MAX + 1})).code == AckCode.BAD_VALUE
+    assert mcu.ask(limits(0, NARROW, acceleration_max=m.ACCELERATION_MAX_MAX + 1)).code == AckCode.BAD_VALUE
 
 
 def test_a_table_is_committed_only_whole_and_as_the_host_means_it() -> None:
@@ -146,7 +149,7 @@ def test_while_disarmed_the_setpoint_repeats_the_encoder() -> None:
 
 
 @pytest.mark.parametrize("message", [
-    m.LimitsSet(**GOOD), m.LimitsCommit(1, 2), m.Arm(1, 2), m.EstopClear(1), m.FaultAck(1), m.LimitsGet(0),
+    limits(0, NARROW), m.LimitsCommit(1, 2), m.Arm(1, 2), m.EstopClear(1), m.FaultAck(1), m.LimitsGet(0),
     m.Disarm(), m.Hold(), m.Chunk(1, 0, 100, 0, 0, 0, 0, 0, 0, b""),
 ], ids=lambda message: type(message).__name__)  # fmt: skip
 @pytest.mark.parametrize("extra", [-1, 1, 100])
@@ -161,7 +164,7 @@ def test_commands_of_another_length_are_refused(message: m.HostMessage, extra: i
     assert (ack.code, ack.arg) == (AckCode.BAD_LENGTH, len(payload))
 
 
-@pytest.mark.parametrize("message", [m.HelloReq(1), m.TimeReq(1), m.EventAck(1), m.Heartbeat(0, 0, 0, 0)])
+@pytest.mark.parametrize("message", [m.HelloReq(1), m.TimeReq(1), m.EventAck(1), m.Heartbeat(0, 0, 0, 0, 0)])
 def test_messages_without_an_answer_of_another_length_are_ignored(message: m.HostMessage) -> None:
     mcu = Mcu()
     mcu.raw(mcu.frame(message.TYPE, message.pack() + b"\0"))
@@ -173,7 +176,7 @@ def test_messages_without_an_answer_of_another_length_are_ignored(message: m.Hos
 @given(st.integers(0, 255), st.binary(max_size=64))
 def test_unknown_types_are_named_and_refused(message_type: int, payload: bytes) -> None:
     mcu = Mcu()
-    if message_type in range(0x01, 0x0F):
+    if message_type in range(0x01, 0x13):
         return
     mcu.raw(mcu.frame(message_type, payload))
     (ack,) = mcu.pump()
@@ -268,7 +271,7 @@ def test_a_host_that_does_not_read_loses_telemetry_but_the_arm_runs_on() -> None
 def test_the_drive_stream_carries_setpoints_out_and_encoders_in() -> None:
     mcu = Mcu()
     mcu.encoder_on = False
-    frame = encode_frame(bytes([m.Encoder.TYPE]) + m.Encoder(1, (11, -22)).pack())
+    frame = encode_frame(bytes([m.Encoder.TYPE]) + m.Encoder(1, 2, (11, -22), (0, 5)).pack())
     for data in (b"\0\0", frame[:5], b"\0", frame[:3] + b"\xff" + frame[4:], frame):
         mcu.lib.ewl_drive_rx(mcu.handle, data, len(data), mcu.now_us)
     mcu.tick()
@@ -279,7 +282,7 @@ def test_the_drive_stream_carries_setpoints_out_and_encoders_in() -> None:
     assert body[0] == m.Setpoint.TYPE
     assert m.Setpoint.unpack(body[1:]) == m.Setpoint(1, 0, (11, -22))
     assert mcu.lib.ewl_drive_tx(mcu.handle, buffer, 200) == 0, "one per tick"
-    for wrong in (b"\x42" + b"\0" * 8, b"\x41" + b"\0" * 5, b"\x41" + b"\0" * (4 + 17 * 4), b"\x41\0\0\0\0"):
+    for wrong in (b"\x42" + b"\0" * 8, b"\x41" + b"\0" * 5, b"\x41\0\0\0\0\x11" + b"\0" * (17 * 8), b"\x41\0\0\0\0\0"):
         data = encode_frame(wrong)
         mcu.lib.ewl_drive_rx(mcu.handle, data, len(data), mcu.now_us)
     mcu.inbox.clear()

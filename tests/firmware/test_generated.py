@@ -68,7 +68,9 @@ def test_messages_survive_packing_and_refuse_another_length(message: definition.
     kind = getattr(messages, message.name)
     values: list[object] = []
     for index, field in enumerate(message.fields):
-        if not field.count:
+        if field.type == "name":
+            values.append(b"shoulder\0\0\0\0")
+        elif not field.count:
             values.append(3 if field.name == "axes" else index + 1)
         elif field.type == "u8":
             values.append(b"\x00\x01\x02")

@@ -143,7 +143,7 @@ def _fields(chunk: m.Chunk) -> dict[str, object]:
         ({"axes": 0}, AckCode.BAD_VALUE, 4),
         ({"encoding": 2}, AckCode.BAD_VALUE, 5),
         ({"mode": 1}, AckCode.BAD_VALUE, 6),
-        ({"reserved": 1}, AckCode.BAD_VALUE, 8),
+        ({"interpolation": 3}, AckCode.BAD_VALUE, 8),
         ({"samples": b"\0" * 63}, AckCode.BAD_LENGTH, 79),
         ({"samples": b"\0" * 68}, AckCode.BAD_LENGTH, 84),
         ({"samples": b""}, AckCode.BAD_LENGTH, 16),

@@ -9,7 +9,7 @@ import pytest
 
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.messages import AckCode, McuState
-from tests.firmware.mcu import Mcu, load
+from tests.firmware.mcu import Mcu, limits, load
 
 LIB = load()
 LIB.ew_next_state.restype = ctypes.c_uint8
@@ -193,8 +193,8 @@ def test_on_the_way_back_to_disarmed_the_limit_table_is_unlocked_and_must_be_sen
 
 def test_a_table_that_is_locked_cannot_be_changed_and_is_the_one_read_back() -> None:
     mcu = _configured()
-    other = m.LimitsSet(0, *(1, 2, 4000, 4000, 1, 1, 1))
+    other = limits(0, (1, 2, 4000, 4000, 1, 1, 1))
     assert mcu.ask(other).code == AckCode.LOCKED
     assert mcu.ask(m.LimitsCommit(1, mcu.limits_crc())).code == AckCode.BAD_STATE
-    (limits,) = [x for x in mcu.send(m.LimitsGet(0)) if isinstance(x, m.Limits)]
-    assert limits.pack() == mcu.table()[0].pack()
+    (held,) = [x for x in mcu.send(m.LimitsGet(0)) if isinstance(x, m.Limits)]
+    assert held.pack() == mcu.table()[0].pack()

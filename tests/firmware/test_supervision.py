@@ -76,8 +76,8 @@ def test_only_heartbeats_are_signs_of_life() -> None:
         mcu.send(m.HelloReq(1))
         mcu.send(m.TimeReq(1))
         mcu.raw(mcu.frame(m.Heartbeat.TYPE, b"\0" * 13))
-        mcu.raw(mcu.frame(m.Heartbeat.TYPE, m.Heartbeat(0, 1, 5, 1).pack()))
-        mcu.raw(mcu.frame(m.Heartbeat.TYPE, m.Heartbeat(0, 1, 0, 1).pack(), session=mcu.session ^ 1))
+        mcu.raw(mcu.frame(m.Heartbeat.TYPE, m.Heartbeat(0, 1, 0, 5, 1).pack()))
+        mcu.raw(mcu.frame(m.Heartbeat.TYPE, m.Heartbeat(0, 1, 0, 0, 1).pack(), session=mcu.session ^ 1))
     assert mcu.state == McuState.STOP
 
 

@@ -20,6 +20,7 @@ from firmware_bridge.host.messages import (
     Arm,
     Chunk,
     Disarm,
+    DriveSet,
     Estop,
     EventAck,
     Heartbeat,
@@ -34,6 +35,7 @@ from firmware_bridge.host.messages import (
     McuState,
     ResetCause,
     State,
+    StopsSet,
     TimeReq,
     TimeResp,
 )
@@ -41,7 +43,8 @@ from firmware_bridge.host.messages import (
 HOST_MESSAGES = {
     kind.TYPE: kind
     for kind in (
-        Arm, Chunk, Disarm, Estop, EventAck, Heartbeat, HelloReq, Hold, LimitsCommit, LimitsGet, LimitsSet, TimeReq
+        Arm, Chunk, Disarm, DriveSet, Estop, EventAck, Heartbeat, HelloReq, Hold, LimitsCommit, LimitsGet, LimitsSet,
+        StopsSet, TimeReq,
     )
 }
 LIMITS = LimitTable.from_si(
@@ -50,6 +53,7 @@ LIMITS = LimitTable.from_si(
     position_max=[0.5, 1.0, 0.5, 1.0],
     velocity_max=[0.8, 0.8, 0.8, 20.0],
     acceleration_max=[10.0, 10.0, 10.0, 400.0],
+    jerk_max=[1000.0, 1000.0, 1000.0, 100_000.0],
     following_error_max=[0.25, 0.25, 0.25, 2.5],
 )
 
@@ -98,8 +102,9 @@ class FakeMcu:
 
     def hello(self, nonce: int) -> Hello:
         return Hello(
-            schema_hash=self.schema_hash, build_id=1, nonce=nonce, boots=self.boots, reset_cause=self.reset_cause,
-            reset_pc=self.reset_pc, reset_tick=0, fault=0, estop=self.estop, clear_nonce=99,
+            schema_hash=self.schema_hash, build_id=1, version=0x100, nonce=nonce, boots=self.boots,
+            reset_cause=self.reset_cause, reset_pc=self.reset_pc, reset_tick=0, watchdog_resets=0, fault=0,
+            estop=self.estop, clear_nonce=99,
             limits_crc=self.limits_crc, locked=int(self.limits_crc != 0), state=self.state, max_knots=64, max_axes=16,
             tick_hz=1000, watchdog_ms=20, now_us=self.mcu_us,
         )
@@ -109,6 +114,7 @@ class FakeMcu:
             now_us=self.mcu_us, tick=0, state=self.state, stop_cause=0, fault=0, flags=STATE_FLAG_ENCODER_FRESH,
             degrade=0, knots=0, chunk_id=0, remaining_us=0, heartbeat_age_ms=0, policy_age_ms=0, clipped=0, axes=4,
             position=(0, 600_000, 200_000, 0), setpoint=(0, 600_000, 200_000, 0), velocity=(0, 0, 0, 0),
+            effort=(0, 0, 0, 0),
         )
         return replace(report, **changes)
 
@@ -189,7 +195,7 @@ class FakeMcu:
                 self.state = McuState.ARMED
             case Estop():
                 self.estop, self.state = 1, McuState.ESTOP
-            case Chunk() | Hold():
+            case Chunk() | Hold() | DriveSet() | StopsSet():
                 pass
             case _:
                 raise LinkError(f"unexpected {message}")

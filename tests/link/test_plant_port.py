@@ -48,7 +48,7 @@ def test_broken_frames_and_frames_of_another_kind_are_no_orders(port_and_peer) -
     assert port.counters.bad_crc + port.counters.bad_cobs == 1
 
 
-def test_an_enable_byte_that_is_neither_is_off(port_and_peer) -> None:  # type: ignore[no-untyped-def]
+def test_flags_that_are_not_of_this_protocol_are_no_order_to_move(port_and_peer) -> None:  # type: ignore[no-untyped-def]
     port, peer = port_and_peer
     peer.sendall(order(1, 255, 0))
     assert not port.poll()[0].enabled
@@ -60,7 +60,7 @@ def test_encoder_values_are_numbered_and_rounded_to_micro_units(port_and_peer) -
     port.send_encoder([0.0, 0.0])
     bodies = FrameReceiver().feed(peer.recv(1000))
     values = [Encoder.unpack(body[1:]) for body in bodies]
-    assert values == [Encoder(1, (123_457, -1_000_000)), Encoder(2, (0, 0))]
+    assert values == [Encoder(1, 2, (123_457, -1_000_000), (0, 0)), Encoder(2, 2, (0, 0), (0, 0))]
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=20))

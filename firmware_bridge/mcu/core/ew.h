@@ -5,6 +5,9 @@
 #define EW_H
 #include "ew_protocol.h"
 
+/* Of the firmware: major, minor, patch. */
+#define EW_VERSION (((uint32_t)0u << 16) | ((uint32_t)1u << 8) | (uint32_t)0u)
+
 typedef struct ew ew_t;
 
 /* What the port knows about itself. */
@@ -13,6 +16,8 @@ typedef struct {
     uint32_t build_id;           /* of the sources */
     uint32_t tick_gap_max_us;    /* EW_TICK_GAP_MAX_US, more in the real-time emulator build */
     uint32_t encoder_timeout_us; /* EW_ENCODER_TIMEOUT_US, more in the real-time emulator build */
+    uint32_t clock_error_max_us; /* EW_CLOCK_ERROR_MAX_US, more in the real-time emulator build */
+    uint32_t version;            /* major << 16 | minor << 8 | patch */
     uint16_t watchdog_ms;        /* time from last feed to reset, 0: none */
 } ew_port_info_t;
 
@@ -60,7 +65,7 @@ size_t ew_tx(ew_t *ew, uint8_t *bytes, size_t capacity);
 void ew_drive_rx(ew_t *ew, const uint8_t *bytes, size_t count, uint64_t now_us);
 size_t ew_drive_tx(ew_t *ew, uint8_t *bytes, size_t capacity);
 /* Drive side, directly. */
-void ew_drive_encoder(ew_t *ew, const int32_t *position, uint8_t axes, uint64_t now_us);
+void ew_drive_encoder(ew_t *ew, const int32_t *position, const int32_t *effort, uint8_t axes, uint64_t now_us);
 uint8_t ew_drive_setpoint(const ew_t *ew, int32_t *setpoint, uint8_t capacity);
 bool ew_drive_enabled(const ew_t *ew);
 

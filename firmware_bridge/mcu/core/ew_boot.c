@@ -43,7 +43,7 @@ void ew_renew_nonce(ew_t *ew)
 static void read_noinit(ew_t *ew)
 {
     ew_noinit_t *n = ew->noinit;
-    const bool record = (n->magic == NOINIT_MAGIC) && (n->crc == noinit_crc(n)) && (n->fault <= EW_FAULT_STACK_OVERFLOW);
+    const bool record = (n->magic == NOINIT_MAGIC) && (n->crc == noinit_crc(n)) && (n->fault <= EW_FAULT_MEMORY);
     const bool mark = (n->mark_magic == MARK_MAGIC) &&
                       (n->mark_check == (n->mark_cause ^ n->mark_pc ^ n->mark_tick ^ MARK_MAGIC)) &&
                       (n->mark_cause <= EW_RESET_CAUSE_UNKNOWN);

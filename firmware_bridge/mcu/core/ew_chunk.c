@@ -22,7 +22,7 @@ static int32_t chunk_flaw(const ew_t *ew, const ew_chunk_t *m)
     if (m->mode != EW_CHUNK_MODE_REPLACE_FROM_T0) {
         return 6;
     }
-    return (m->reserved != 0u) ? 8 : -1;
+    return (m->interpolation != EW_CHUNK_INTERPOLATION_HERMITE) ? 8 : -1;
 }
 
 static void decode_samples(ew_t *ew, const ew_chunk_t *m)

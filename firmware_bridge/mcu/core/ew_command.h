@@ -34,6 +34,10 @@ static inline uint8_t ew_bad_state(const ew_t *ew, ew_command_t *command)
 uint8_t ew_on_limits_set(ew_t *ew, ew_command_t *command);
 uint8_t ew_on_limits_commit(ew_t *ew, ew_command_t *command);
 uint8_t ew_on_limits_get(ew_t *ew, ew_command_t *command);
+uint8_t ew_on_drive_set(ew_t *ew, ew_command_t *command);
+uint8_t ew_on_drive_get(ew_t *ew, ew_command_t *command);
+uint8_t ew_on_stops_set(ew_t *ew, ew_command_t *command);
+uint8_t ew_on_stops_get(ew_t *ew, ew_command_t *command);
 
 /* ew_chunk.c */
 uint8_t ew_on_chunk(ew_t *ew, ew_command_t *command);

@@ -214,6 +214,14 @@ static uint8_t command_code(ew_t *ew, uint8_t type, ew_command_t *command)
         return ew_on_limits_commit(ew, command);
     case EW_MSG_LIMITS_GET:
         return ew_on_limits_get(ew, command);
+    case EW_MSG_DRIVE_SET:
+        return ew_on_drive_set(ew, command);
+    case EW_MSG_DRIVE_GET:
+        return ew_on_drive_get(ew, command);
+    case EW_MSG_STOPS_SET:
+        return ew_on_stops_set(ew, command);
+    case EW_MSG_STOPS_GET:
+        return ew_on_stops_get(ew, command);
     case EW_MSG_ARM:
         return on_arm(ew, command);
     case EW_MSG_DISARM:

@@ -53,8 +53,7 @@ static void entered(ew_t *ew, uint8_t from, int64_t now_us)
     switch (ew->state) {
     case EW_STATE_DISARMED:
         ew_switch_off(ew);
-        ew->locked = false;
-        ew->limits_set = 0u;
+        ew_unlock_limits(ew);
         break;
     case EW_STATE_ARMED:
         if (from == EW_STATE_CONFIGURED) {

@@ -10,7 +10,7 @@
 #define EW_EVENTS 16u      /* events that wait for their EVENT_ACK */
 #define EW_CATCH_UP 20u    /* ticks run at once after a stall; the rest is skipped and counted */
 #define EW_LATE_BINS 8u
-#define EW_DRIVE_FRAME_BYTES (((1 + 5 + (4 * EW_MAX_AXES)) + EW_CRC_BYTES) + 2)
+#define EW_DRIVE_FRAME_BYTES (((1 + 5 + (4 * EW_MAX_AXES)) + EW_CRC_BYTES) + 2) /* SETPOINT, encoded */
 #define EW_NEVER_US INT64_MIN
 
 typedef struct {
@@ -50,6 +50,8 @@ struct ew {
 
     /* limits */
     ew_limits_t limits[EW_MAX_AXES];
+    ew_drive_t drives[EW_MAX_AXES];
+    ew_stops_t stops;
     uint16_t limits_set;    /* bit per axis */
     uint32_t limits_crc;
     bool locked;
@@ -67,6 +69,7 @@ struct ew {
 
     /* encoder */
     int32_t encoder[EW_MAX_AXES];
+    int32_t effort[EW_MAX_AXES];
     uint8_t encoder_axes;
     int64_t encoder_us;     /* EW_NEVER_US: none since boot */
     bool encoder_new;
@@ -120,6 +123,7 @@ int32_t ew_setpoint_micro(const ew_t *ew, uint8_t axis);
 
 /* ew_limits.c */
 void ew_bounds_of(const ew_limits_t *limits, ew_axis_limits_t *bounds); /* per second to per tick */
+void ew_unlock_limits(ew_t *ew); /* forgets the table: drives are SIM, stops have no second stage */
 
 /* ew_commands.c */
 void ew_handle(ew_t *ew, const uint8_t *body, size_t count, int64_t stamp_us, int64_t now_us);

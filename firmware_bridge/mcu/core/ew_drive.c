@@ -22,7 +22,7 @@ int32_t ew_setpoint_micro(const ew_t *ew, uint8_t axis)
     return (int32_t)((position + ((position < 0) ? -(EW_SUB / 2) : (EW_SUB / 2))) / EW_SUB);
 }
 
-void ew_drive_encoder(ew_t *ew, const int32_t *position, uint8_t axes, uint64_t now_us)
+void ew_drive_encoder(ew_t *ew, const int32_t *position, const int32_t *effort, uint8_t axes, uint64_t now_us)
 {
     if ((axes == 0u) || (axes > EW_MAX_AXES) || (ew->locked && (axes != ew->axes))) {
         ew->stats.drive_bad++;
@@ -30,6 +30,7 @@ void ew_drive_encoder(ew_t *ew, const int32_t *position, uint8_t axes, uint64_t 
     }
     for (uint8_t axis = 0u; axis < axes; axis++) {
         ew->encoder[axis] = position[axis];
+        ew->effort[axis] = effort[axis];
     }
     ew->encoder_axes = axes;
     ew->encoder_us = (int64_t)now_us;
@@ -45,7 +46,8 @@ void ew_drive_rx(ew_t *ew, const uint8_t *bytes, size_t count, uint64_t now_us)
         if (body > 0u) {
             if ((ew->drive_rx.bytes[0] == EW_MSG_ENCODER) &&
                 ew_unpack_encoder(&ew->drive_rx.bytes[1], body - 1u, &encoder)) {
-                ew_drive_encoder(ew, encoder.position, encoder.position_count, now_us);
+                ew_drive_encoder(ew, encoder.position, encoder.effort, encoder.axes, now_us);
+                ew->stats.drive_frames++;
             } else {
                 ew->stats.drive_bad++;
             }
@@ -72,7 +74,7 @@ size_t ew_drive_tx(ew_t *ew, uint8_t *bytes, size_t capacity)
     }
     ew_setpoint_t setpoint;
     setpoint.tick = ew->stats.ticks;
-    setpoint.enable = ew->drive_on ? 1u : 0u;
+    setpoint.flags = ew->drive_on ? EW_SETPOINT_FLAG_ENABLE : 0u;
     setpoint.setpoint_count = ew_drive_setpoint(ew, setpoint.setpoint, EW_MAX_AXES);
     body[0] = EW_MSG_SETPOINT;
     ew->setpoint_new = false;

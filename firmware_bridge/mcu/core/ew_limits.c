@@ -8,7 +8,10 @@ static uint32_t limits_crc(const ew_t *ew, uint8_t axes)
     for (uint8_t axis = 0u; axis < axes; axis++) {
         crc = ew_crc32c(packed, ew_pack_limits(&ew->limits[axis], packed), crc);
     }
-    return crc;
+    for (uint8_t axis = 0u; axis < axes; axis++) {
+        crc = ew_crc32c(packed, ew_pack_drive(&ew->drives[axis], packed), crc);
+    }
+    return ew_crc32c(packed, ew_pack_stops(&ew->stops, packed), crc);
 }
 
 /* The index of the first field out of range, or -1. */
@@ -36,7 +39,35 @@ static int32_t limits_flaw(const ew_limits_set_t *m)
     if ((m->jump_max == 0u) || (m->jump_max > (2u * (uint32_t)EW_POSITION_ABS_MAX))) {
         return 6;
     }
-    return ((m->lsb == 0u) || (m->lsb > (uint32_t)EW_LSB_MAX)) ? 7 : -1;
+    if ((m->lsb == 0u) || (m->lsb > (uint32_t)EW_LSB_MAX)) {
+        return 7;
+    }
+    if ((m->jerk_max < (uint32_t)EW_JERK_MIN) || (m->jerk_max > (uint32_t)EW_JERK_MAX_MAX)) {
+        return 8;
+    }
+    if (m->effort_max > (uint32_t)EW_EFFORT_MAX_MAX) {
+        return 9;
+    }
+    if ((m->move_max == 0u) || (m->move_max > (2u * (uint32_t)EW_POSITION_ABS_MAX))) {
+        return 10;
+    }
+    if ((m->window_max == 0u) || (m->window_max > (2u * (uint32_t)EW_POSITION_ABS_MAX))) {
+        return 11;
+    }
+    if ((m->velocity_lsb == 0u) || (m->velocity_lsb > (uint32_t)EW_LSB_MAX)) {
+        return 12;
+    }
+    return (m->kind > EW_AXIS_KIND_UNITLESS) ? 13 : -1;
+}
+
+/* A table is written while nothing is locked. EW_ACK_CODE_OK: go on. */
+static uint8_t may_write(const ew_t *ew, ew_command_t *command)
+{
+    if (ew->state != EW_STATE_DISARMED) {
+        command->arg = (int32_t)ew->state;
+        return ew->locked ? EW_ACK_CODE_LOCKED : EW_ACK_CODE_BAD_STATE;
+    }
+    return EW_ACK_CODE_OK;
 }
 
 uint8_t ew_on_limits_set(ew_t *ew, ew_command_t *command)
@@ -45,17 +76,15 @@ uint8_t ew_on_limits_set(ew_t *ew, ew_command_t *command)
     if (!ew_unpack_limits_set(command->payload, command->count, &m)) {
         return ew_bad_length(command);
     }
-    if (ew->state != EW_STATE_DISARMED) {
-        command->arg = (int32_t)ew->state;
-        return ew->locked ? EW_ACK_CODE_LOCKED : EW_ACK_CODE_BAD_STATE;
+    const uint8_t code = may_write(ew, command);
+    if (code != EW_ACK_CODE_OK) {
+        return code;
     }
     const int32_t flaw = limits_flaw(&m);
     if (flaw >= 0) {
         return ew_bad_value(command, flaw);
     }
-    const ew_limits_t limits = {m.axis, m.position_min, m.position_max, m.velocity_max, m.acceleration_max,
-                                m.following_error_max, m.jump_max, m.lsb};
-    ew->limits[m.axis] = limits;
+    ew->limits[m.axis] = m;
     ew->limits_set |= (uint16_t)(1u << m.axis);
     return EW_ACK_CODE_OK;
 }
@@ -113,4 +142,84 @@ uint8_t ew_on_limits_get(ew_t *ew, ew_command_t *command)
     }
     ew_send(ew, EW_MSG_LIMITS, body, ew_pack_limits(&ew->limits[m.axis], &body[EW_HEADER_BYTES]));
     return EW_ACK_CODE_OK;
+}
+
+uint8_t ew_on_drive_set(ew_t *ew, ew_command_t *command)
+{
+    ew_drive_set_t m;
+    if (!ew_unpack_drive_set(command->payload, command->count, &m)) {
+        return ew_bad_length(command);
+    }
+    const uint8_t code = may_write(ew, command);
+    if (code != EW_ACK_CODE_OK) {
+        return code;
+    }
+    if (m.axis >= EW_MAX_AXES) {
+        return ew_bad_value(command, 0);
+    }
+    if (m.kind != EW_DRIVE_KIND_SIM) {
+        command->arg = (int32_t)m.axis;
+        return EW_ACK_CODE_DRIVE;
+    }
+    if (m.ratio_den <= 0) {
+        return ew_bad_value(command, 7);
+    }
+    ew->drives[m.axis] = m;
+    return EW_ACK_CODE_OK;
+}
+
+uint8_t ew_on_drive_get(ew_t *ew, ew_command_t *command)
+{
+    uint8_t body[EW_MAX_BODY_BYTES];
+    ew_drive_get_t m;
+    if (!ew_unpack_drive_get(command->payload, command->count, &m)) {
+        return ew_bad_length(command);
+    }
+    if (m.axis >= EW_MAX_AXES) {
+        return ew_bad_value(command, 0);
+    }
+    ew_send(ew, EW_MSG_DRIVE, body, ew_pack_drive(&ew->drives[m.axis], &body[EW_HEADER_BYTES]));
+    return EW_ACK_CODE_OK;
+}
+
+uint8_t ew_on_stops_set(ew_t *ew, ew_command_t *command)
+{
+    ew_stops_set_t m;
+    if (!ew_unpack_stops_set(command->payload, command->count, &m)) {
+        return ew_bad_length(command);
+    }
+    const uint8_t code = may_write(ew, command);
+    if (code != EW_ACK_CODE_OK) {
+        return code;
+    }
+    if (m.brake_after_ms != 0u) {
+        return ew_bad_value(command, 0);
+    }
+    if (m.torque_off_after_ms != 0u) {
+        return ew_bad_value(command, 1);
+    }
+    ew->stops = m;
+    return EW_ACK_CODE_OK;
+}
+
+uint8_t ew_on_stops_get(ew_t *ew, ew_command_t *command)
+{
+    uint8_t body[EW_MAX_BODY_BYTES];
+    if (command->count != 0u) {
+        return ew_bad_length(command);
+    }
+    ew_send(ew, EW_MSG_STOPS, body, ew_pack_stops(&ew->stops, &body[EW_HEADER_BYTES]));
+    return EW_ACK_CODE_OK;
+}
+
+void ew_unlock_limits(ew_t *ew)
+{
+    static const ew_stops_t no_second_stage = {0u, 0u};
+    ew->locked = false;
+    ew->limits_set = 0u;
+    ew->stops = no_second_stage;
+    for (uint8_t axis = 0u; axis < EW_MAX_AXES; axis++) {
+        const ew_drive_t sim = {.axis = axis, .kind = EW_DRIVE_KIND_SIM, .ratio_num = 1, .ratio_den = 1};
+        ew->drives[axis] = sim;
+    }
 }

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EW_SCHEMA_HASH 0x6a3e38ceu
+#define EW_SCHEMA_HASH 0x1b930bddu
 
 #define EW_MAX_AXES 16 /* axes that one MCU drives at most */
 #define EW_MAX_KNOTS 64 /* knots that fit on the timeline */
@@ -26,6 +26,12 @@
 #define EW_BRAKE_MAX_US 2000000 /* category 1 stop: the drive goes off after this time whatever the axes do */
 #define EW_ENCODER_TIMEOUT_US 50000 /* no encoder frame for this long while armed: fault (as shipped) */
 #define EW_TICK_GAP_MAX_US 4000 /* a tick that comes later than this after the last: fault (as shipped) */
+#define EW_NAME_BYTES 12 /* length of an axis' name on the wire */
+#define EW_CLOCK_ERROR_MAX_US 1000 /* no motion while the host knows the MCU's clock less well (as shipped) */
+#define EW_HEARTBEAT_AHEAD_MAX_US 10000 /* a heartbeat stamped farther in the future is no sign of life */
+#define EW_WINDOW_US 250000 /* length of the window in which window_max bounds the way of an axis */
+#define EW_WATCHDOG_STORM_RESETS 3 /* so many watchdog resets ... */
+#define EW_WATCHDOG_STORM_US 60000000 /* ... within this time of the MCU's own clock need a power cycle */
 #define EW_STATE_PERIOD_TICKS 10 /* STATE every 10 ms */
 #define EW_STATS_PERIOD_TICKS 1000 /* STATS every second */
 #define EW_EVENT_RESEND_US 100000 /* an unacknowledged EVENT is sent again */
@@ -33,6 +39,9 @@
 #define EW_VELOCITY_MAX_MAX 100000000 /* limit table: largest velocity, micro-units/s */
 #define EW_ACCELERATION_MIN 4000 /* limit table: smallest acceleration (one internal step), micro-units/s^2 */
 #define EW_ACCELERATION_MAX_MAX 2000000000 /* limit table: largest acceleration, micro-units/s^2 */
+#define EW_JERK_MIN 4000 /* limit table: smallest jerk (one internal step), milli-units/s^3 */
+#define EW_JERK_MAX_MAX 4000000000 /* limit table: largest jerk, milli-units/s^3 */
+#define EW_EFFORT_MAX_MAX 2000000000 /* limit table: largest effort, micro-N m or micro-N */
 #define EW_LSB_MAX 6000 /* limit table: largest micro-units per LSB of the i16 encoding */
 #define EW_HEARTBEAT_FLAG_ARMED 1 /* HEARTBEAT.flags bit 0: the host believes that the arm is armed */
 #define EW_STATE_FLAG_DRIVE_ON 1 /* STATE.flags bit 0: the drive enable is on */
@@ -40,6 +49,10 @@
 #define EW_STATE_FLAG_MOVING 4 /* STATE.flags bit 2: a commanded velocity is not zero */
 #define EW_STATE_FLAG_LIMITS_LOCKED 8 /* STATE.flags bit 3: the limit table is locked */
 #define EW_STATE_FLAG_ESTOP_LATCHED 16 /* STATE.flags bit 4: the emergency stop is latched */
+#define EW_STATE_FLAG_BRAKE_ON 32 /* STATE.flags bit 5: the holding brakes are ordered to grip */
+#define EW_STATE_FLAG_ESTOP_INPUT 64 /* STATE.flags bit 6: the emergency stop input is pressed or its wire broken */
+#define EW_SETPOINT_FLAG_ENABLE 1 /* SETPOINT.flags bit 0: drive on; without it setpoints repeat the encoder */
+#define EW_SETPOINT_FLAG_BRAKE 2 /* SETPOINT.flags bit 1: holding brake on */
 
 /* State of the MCU. Only ARMED..STOP may hold the drive enable; ESTOP and FAULT brake, then drop it. */
 enum {
@@ -69,6 +82,7 @@ enum {
     EW_STOP_CAUSE_ESTOP = 9, /* emergency stop */
     EW_STOP_CAUSE_FAULT = 10, /* a fault */
     EW_STOP_CAUSE_HOLD = 11, /* HOLD command */
+    EW_STOP_CAUSE_WINDOW = 12, /* an axis went farther within 250 ms than its window_max */
 };
 
 /* Faults of the MCU (numbers below 1000; those of the host start at 1000). Latched until FAULT_ACK. */
@@ -82,6 +96,11 @@ enum {
     EW_FAULT_LIMITER_CHECK = 6, /* the limiter's own output broke a limit: a defect of firmware or memory */
     EW_FAULT_HARD_FAULT = 7, /* the processor took a hard fault */
     EW_FAULT_STACK_OVERFLOW = 8, /* the stack canary was overwritten */
+    EW_FAULT_WATCHDOG_STORM = 9, /* three watchdog resets within a minute */
+    EW_FAULT_EFFORT = 10, /* an axis needed more effort than its limit */
+    EW_FAULT_DRIVE_ERROR = 11, /* a drive reported an error of its own; the EVENT of kind DRIVE has its bits */
+    EW_FAULT_ENCODER_IMPLAUSIBLE = 12, /* an encoder value moved farther than the axis can */
+    EW_FAULT_MEMORY = 13, /* the memory check found a changed word */
 };
 
 /* Answer to a command. Below 16: accepted. From 16: refused, nothing changed. */
@@ -108,6 +127,11 @@ enum {
     EW_ACK_CODE_POSITION = 32, /* the axis is outside its position limits; arg = axis */
     EW_ACK_CODE_MOVING = 33, /* the axes still move */
     EW_ACK_CODE_NO_HOST = 34, /* arming needs a fresh heartbeat in degrade state NOMINAL */
+    EW_ACK_CODE_CLOCK = 35, /* the host knows the MCU's clock less well than is allowed; arg = its bound in us */
+    EW_ACK_CODE_MOVE = 36, /* one chunk moves an axis farther than its move_max; arg = axis */
+    EW_ACK_CODE_POWER_CYCLE = 37, /* only a power cycle clears this fault; arg = fault */
+    EW_ACK_CODE_ESTOP_INPUT = 38, /* the emergency stop input is still pressed, or its wire is broken */
+    EW_ACK_CODE_DRIVE = 39, /* a drive is absent, not ready, or this board has no bus for its kind; arg = axis */
 };
 
 /* What an EVENT tells. */
@@ -117,6 +141,7 @@ enum {
     EW_EVENT_KIND_STOP = 2, /* arg0 = stop cause */
     EW_EVENT_KIND_FAULT = 3, /* arg0 = fault, arg1 = axis or -1 */
     EW_EVENT_KIND_EVENTS_LOST = 4, /* arg0 = events that were overwritten before they were acknowledged */
+    EW_EVENT_KIND_DRIVE = 5, /* arg0 = axis, arg1 = the drive's own error bits */
 };
 
 /* Why the MCU started. */
@@ -148,6 +173,28 @@ enum {
     EW_CHUNK_MODE_REPLACE_FROM_T0 = 0, /* the running plan is kept before the chunk and replaced from it on */
 };
 
+/* What happens between the knots of a chunk. */
+enum {
+    EW_CHUNK_INTERPOLATION_HERMITE = 0, /* cubic; the MCU chooses the velocities at the knots, monotone between them */
+    EW_CHUNK_INTERPOLATION_LINEAR = 1, /* straight lines */
+    EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY = 2, /* cubic; after all positions the chunk carries a velocity for each */
+};
+
+/* What an axis is; gives the unit of its numbers. */
+enum {
+    EW_AXIS_KIND_REVOLUTE = 0, /* a joint, rad */
+    EW_AXIS_KIND_PRISMATIC = 1, /* a linear joint, m */
+    EW_AXIS_KIND_CARTESIAN = 2, /* a coordinate of the hand, m: its position limits are a side of the workspace box */
+    EW_AXIS_KIND_UNITLESS = 3, /* a normalised command, as of a gripper */
+};
+
+/* Who moves the axis. */
+enum {
+    EW_DRIVE_KIND_SIM = 0, /* setpoint and encoder frames on the drive stream */
+    EW_DRIVE_KIND_FEETECH = 1, /* servo on a half-duplex serial bus (STS and SCS series) */
+    EW_DRIVE_KIND_MIT = 2, /* motor drive on CAN in MIT mode (Damiao, CubeMars) */
+};
+
 /* Message types. */
 enum {
     EW_MSG_HELLO_REQ = 0x01, /* Who are you? Accepted in any session. */
@@ -164,6 +211,10 @@ enum {
     EW_MSG_FAULT_ACK = 0x0c, /* Clears the latched fault; never re-arms. */
     EW_MSG_EVENT_ACK = 0x0d, /* Not acknowledged itself. */
     EW_MSG_LIMITS_GET = 0x0e, /* Read one axis of the limit table back. */
+    EW_MSG_DRIVE_SET = 0x0f, /* Binds one axis to its drive; DISARMED only. Without it: SIM. */
+    EW_MSG_DRIVE_GET = 0x10, /* Read one binding back. */
+    EW_MSG_STOPS_SET = 0x11, /* The second stage of a stop; DISARMED only. Without it: none. */
+    EW_MSG_STOPS_GET = 0x12, /* Read the second stage back. */
     EW_MSG_HELLO = 0x81, /* At boot and on HELLO_REQ. */
     EW_MSG_TIME_RESP = 0x82, /* Second to third stamp. */
     EW_MSG_ACK = 0x83, /* Answer to every command except HELLO_REQ, TIME_REQ, HEARTBEAT and EVENT_ACK. */
@@ -171,6 +222,8 @@ enum {
     EW_MSG_EVENT = 0x85, /* Sent again every 100 ms until EVENT_ACK. */
     EW_MSG_STATS = 0x86, /* Every second. Counters since boot unless said otherwise. */
     EW_MSG_LIMITS = 0x87, /* Answer to LIMITS_GET. */
+    EW_MSG_DRIVE = 0x88, /* Answer to DRIVE_GET. */
+    EW_MSG_STOPS = 0x89, /* Answer to STOPS_GET. */
     EW_MSG_SETPOINT = 0x40, /* One per tick. Drive frames have no header: COBS(type, payload, CRC-32C). */
     EW_MSG_ENCODER = 0x41, /* About 200 Hz. */
 };
@@ -202,21 +255,23 @@ static inline bool ew_unpack_time_req(const uint8_t *p, size_t n, ew_time_req_t 
 }
 
 typedef struct {
-    uint64_t host_ns; /* host clock */
+    uint64_t sent_us; /* MCU clock when sent, by the host's estimate: its age counts from here */
     uint32_t policy_counter; /* advances only when the planner really advanced */
+    uint32_t clock_error_us; /* the host's bound of the error of that estimate */
     uint8_t degrade; /* Degrade */
     uint8_t flags; /* HEARTBEAT_FLAG_* */
 } ew_heartbeat_t;
 
 static inline bool ew_unpack_heartbeat(const uint8_t *p, size_t n, ew_heartbeat_t *m)
 {
-    if (n != 14u) {
+    if (n != 18u) {
         return false;
     }
-    m->host_ns = ew_get_u64(&p[0]);
+    m->sent_us = ew_get_u64(&p[0]);
     m->policy_counter = ew_get_u32(&p[8]);
-    m->degrade = ew_get_u8(&p[12]);
-    m->flags = ew_get_u8(&p[13]);
+    m->clock_error_us = ew_get_u32(&p[12]);
+    m->degrade = ew_get_u8(&p[16]);
+    m->flags = ew_get_u8(&p[17]);
     return true;
 }
 
@@ -229,11 +284,18 @@ typedef struct {
     uint32_t following_error_max; /* micro-units between setpoint and encoder */
     uint32_t jump_max; /* micro-units between running plan and new chunk at the splice */
     uint32_t lsb; /* micro-units per LSB of the i16 encoding */
+    uint32_t jerk_max; /* milli-units/s^3 */
+    uint32_t effort_max; /* micro-N m or micro-N, 0: not watched */
+    uint32_t move_max; /* micro-units between the smallest and the largest position of one chunk */
+    uint32_t window_max; /* micro-units of way within WINDOW_US */
+    uint32_t velocity_lsb; /* micro-units/s per LSB of the i16 encoding */
+    uint8_t kind; /* AxisKind */
+    uint8_t name[EW_NAME_BYTES]; /* of the axis */
 } ew_limits_set_t;
 
 static inline bool ew_unpack_limits_set(const uint8_t *p, size_t n, ew_limits_set_t *m)
 {
-    if (n != 29u) {
+    if (n != 62u) {
         return false;
     }
     m->axis = ew_get_u8(&p[0]);
@@ -244,12 +306,21 @@ static inline bool ew_unpack_limits_set(const uint8_t *p, size_t n, ew_limits_se
     m->following_error_max = ew_get_u32(&p[17]);
     m->jump_max = ew_get_u32(&p[21]);
     m->lsb = ew_get_u32(&p[25]);
+    m->jerk_max = ew_get_u32(&p[29]);
+    m->effort_max = ew_get_u32(&p[33]);
+    m->move_max = ew_get_u32(&p[37]);
+    m->window_max = ew_get_u32(&p[41]);
+    m->velocity_lsb = ew_get_u32(&p[45]);
+    m->kind = ew_get_u8(&p[49]);
+    for (uint8_t i = 0u; i < EW_NAME_BYTES; i++) {
+        m->name[i] = p[50u + i];
+    }
     return true;
 }
 
 typedef struct {
     uint8_t axes; /* number of axes, 1..16 */
-    uint32_t crc; /* CRC-32C over the LIMITS_SET payloads of axes 0..axes-1 */
+    uint32_t crc; /* CRC-32C over the LIMITS_SET, then the DRIVE_SET payloads of all axes, then STOPS_SET */
 } ew_limits_commit_t;
 
 static inline bool ew_unpack_limits_commit(const uint8_t *p, size_t n, ew_limits_commit_t *m)
@@ -286,8 +357,8 @@ typedef struct {
     uint8_t encoding; /* ChunkEncoding */
     uint8_t mode; /* ChunkMode */
     uint8_t blend_ms; /* shortest time over which the running plan passes into the new one (20 is usual) */
-    uint8_t reserved; /* 0 */
-    const uint8_t *samples; /* n * axes samples, knot by knot */
+    uint8_t interpolation; /* ChunkInterpolation */
+    const uint8_t *samples; /* n * axes positions, knot by knot; HERMITE_VELOCITY: then as many velocities */
     size_t samples_count;
 } ew_chunk_t;
 
@@ -304,7 +375,7 @@ static inline bool ew_unpack_chunk(const uint8_t *p, size_t n, ew_chunk_t *m)
     m->encoding = ew_get_u8(&p[12]);
     m->mode = ew_get_u8(&p[13]);
     m->blend_ms = ew_get_u8(&p[14]);
-    m->reserved = ew_get_u8(&p[15]);
+    m->interpolation = ew_get_u8(&p[15]);
     m->samples = &p[16];
     m->samples_count = n - 16u;
     return true;
@@ -363,13 +434,72 @@ static inline bool ew_unpack_limits_get(const uint8_t *p, size_t n, ew_limits_ge
 }
 
 typedef struct {
+    uint8_t axis; /* which axis, from 0 */
+    uint8_t kind; /* DriveKind */
+    uint8_t model; /* of the drive; 0 for SIM */
+    uint16_t address; /* servo number, or CAN identifier of commands */
+    uint16_t reply; /* CAN identifier of the answers, else 0 */
+    int32_t zero; /* micro-units of the axis at the drive's own zero */
+    int32_t ratio_num; /* axis units per drive unit, numerator; negative turns the direction round */
+    int32_t ratio_den; /* denominator, at least 1 */
+    uint32_t kp; /* milli, position gain of a MIT drive */
+    uint32_t kd; /* milli, velocity gain of a MIT drive */
+} ew_drive_set_t;
+
+static inline bool ew_unpack_drive_set(const uint8_t *p, size_t n, ew_drive_set_t *m)
+{
+    if (n != 27u) {
+        return false;
+    }
+    m->axis = ew_get_u8(&p[0]);
+    m->kind = ew_get_u8(&p[1]);
+    m->model = ew_get_u8(&p[2]);
+    m->address = ew_get_u16(&p[3]);
+    m->reply = ew_get_u16(&p[5]);
+    m->zero = ew_get_i32(&p[7]);
+    m->ratio_num = ew_get_i32(&p[11]);
+    m->ratio_den = ew_get_i32(&p[15]);
+    m->kp = ew_get_u32(&p[19]);
+    m->kd = ew_get_u32(&p[23]);
+    return true;
+}
+
+typedef ew_limits_get_t ew_drive_get_t;
+
+static inline bool ew_unpack_drive_get(const uint8_t *p, size_t n, ew_drive_get_t *m)
+{
+    if (n != 1u) {
+        return false;
+    }
+    m->axis = ew_get_u8(&p[0]);
+    return true;
+}
+
+typedef struct {
+    uint32_t brake_after_ms; /* standing still in STOP for this long: holding brakes on; 0: never */
+    uint32_t torque_off_after_ms; /* brakes on for this long: drive off, DISARMED; 0: never */
+} ew_stops_set_t;
+
+static inline bool ew_unpack_stops_set(const uint8_t *p, size_t n, ew_stops_set_t *m)
+{
+    if (n != 8u) {
+        return false;
+    }
+    m->brake_after_ms = ew_get_u32(&p[0]);
+    m->torque_off_after_ms = ew_get_u32(&p[4]);
+    return true;
+}
+
+typedef struct {
     uint32_t schema_hash; /* SCHEMA_HASH of the firmware */
     uint32_t build_id; /* first 4 bytes of the SHA-256 of the firmware's sources */
+    uint32_t version; /* of the firmware: major << 16 | minor << 8 | patch */
     uint32_t nonce; /* of the HELLO_REQ, 0 at boot */
     uint32_t boots; /* boots since power-on */
     uint8_t reset_cause; /* ResetCause */
     uint32_t reset_pc; /* program counter at the watchdog's first stage or hard fault, else 0 */
     uint32_t reset_tick; /* control tick at that moment */
+    uint8_t watchdog_resets; /* watchdog resets within the last minute of the MCU's clock */
     uint16_t fault; /* latched Fault */
     uint8_t estop; /* 1: emergency stop latched */
     uint32_t clear_nonce; /* for ESTOP_CLEAR */
@@ -387,23 +517,25 @@ static inline size_t ew_pack_hello(const ew_hello_t *m, uint8_t *p)
 {
     ew_put_u32(&p[0], m->schema_hash);
     ew_put_u32(&p[4], m->build_id);
-    ew_put_u32(&p[8], m->nonce);
-    ew_put_u32(&p[12], m->boots);
-    ew_put_u8(&p[16], m->reset_cause);
-    ew_put_u32(&p[17], m->reset_pc);
-    ew_put_u32(&p[21], m->reset_tick);
-    ew_put_u16(&p[25], m->fault);
-    ew_put_u8(&p[27], m->estop);
-    ew_put_u32(&p[28], m->clear_nonce);
-    ew_put_u32(&p[32], m->limits_crc);
-    ew_put_u8(&p[36], m->locked);
-    ew_put_u8(&p[37], m->state);
-    ew_put_u8(&p[38], m->max_knots);
-    ew_put_u8(&p[39], m->max_axes);
-    ew_put_u16(&p[40], m->tick_hz);
-    ew_put_u16(&p[42], m->watchdog_ms);
-    ew_put_u64(&p[44], m->now_us);
-    return 52u;
+    ew_put_u32(&p[8], m->version);
+    ew_put_u32(&p[12], m->nonce);
+    ew_put_u32(&p[16], m->boots);
+    ew_put_u8(&p[20], m->reset_cause);
+    ew_put_u32(&p[21], m->reset_pc);
+    ew_put_u32(&p[25], m->reset_tick);
+    ew_put_u8(&p[29], m->watchdog_resets);
+    ew_put_u16(&p[30], m->fault);
+    ew_put_u8(&p[32], m->estop);
+    ew_put_u32(&p[33], m->clear_nonce);
+    ew_put_u32(&p[37], m->limits_crc);
+    ew_put_u8(&p[41], m->locked);
+    ew_put_u8(&p[42], m->state);
+    ew_put_u8(&p[43], m->max_knots);
+    ew_put_u8(&p[44], m->max_axes);
+    ew_put_u16(&p[45], m->tick_hz);
+    ew_put_u16(&p[47], m->watchdog_ms);
+    ew_put_u64(&p[49], m->now_us);
+    return 57u;
 }
 
 typedef struct {
@@ -460,6 +592,7 @@ typedef struct {
     int32_t position[EW_MAX_AXES]; /* encoder, micro-units */
     int32_t setpoint[EW_MAX_AXES]; /* commanded, micro-units */
     int32_t velocity[EW_MAX_AXES]; /* commanded, micro-units/s */
+    int32_t effort[EW_MAX_AXES]; /* as the drive reports it, micro-N m or micro-N; 0 where it does not */
 } ew_state_t;
 
 static inline size_t ew_pack_state(const ew_state_t *m, uint8_t *p)
@@ -489,6 +622,10 @@ static inline size_t ew_pack_state(const ew_state_t *m, uint8_t *p)
     }
     for (uint8_t i = 0u; i < m->axes; i++) {
         ew_put_i32(&p[at], m->velocity[i]);
+        at += 4u;
+    }
+    for (uint8_t i = 0u; i < m->axes; i++) {
+        ew_put_i32(&p[at], m->effort[i]);
         at += 4u;
     }
     return at;
@@ -531,6 +668,12 @@ typedef struct {
     uint32_t clips; /* axis-ticks in which the limiter changed the plan */
     uint32_t watchdog_margin_min_us; /* least time that was left to the watchdog's first stage at a feed */
     uint32_t stack_free_min; /* bytes of stack never used, 0: unknown */
+    uint32_t tick_work_max_us; /* longest control tick in the last second, its own work, 0: unknown */
+    uint32_t heartbeats_stale; /* heartbeats that came too late, or from the future */
+    uint32_t transfers_bad; /* CAN transfers with a missing, repeated or foreign frame */
+    uint32_t can_errors; /* CAN error frames */
+    uint32_t can_bus_off; /* times that the CAN controller left the bus */
+    uint32_t drive_frames; /* valid frames of drives */
     uint32_t late_histogram[8]; /* ticks by lateness: <50, <100, <200, <500, <1000, <2000, <4000 us, more */
 } ew_stats_t;
 
@@ -554,7 +697,13 @@ static inline size_t ew_pack_stats(const ew_stats_t *m, uint8_t *p)
     ew_put_u32(&p[60], m->clips);
     ew_put_u32(&p[64], m->watchdog_margin_min_us);
     ew_put_u32(&p[68], m->stack_free_min);
-    size_t at = 72u;
+    ew_put_u32(&p[72], m->tick_work_max_us);
+    ew_put_u32(&p[76], m->heartbeats_stale);
+    ew_put_u32(&p[80], m->transfers_bad);
+    ew_put_u32(&p[84], m->can_errors);
+    ew_put_u32(&p[88], m->can_bus_off);
+    ew_put_u32(&p[92], m->drive_frames);
+    size_t at = 96u;
     for (uint8_t i = 0u; i < 8u; i++) {
         ew_put_u32(&p[at], m->late_histogram[i]);
         at += 4u;
@@ -562,16 +711,7 @@ static inline size_t ew_pack_stats(const ew_stats_t *m, uint8_t *p)
     return at;
 }
 
-typedef struct {
-    uint8_t axis; /* which axis, from 0 */
-    int32_t position_min; /* micro-units */
-    int32_t position_max; /* micro-units */
-    uint32_t velocity_max; /* micro-units/s */
-    uint32_t acceleration_max; /* micro-units/s^2 */
-    uint32_t following_error_max; /* micro-units between setpoint and encoder */
-    uint32_t jump_max; /* micro-units between running plan and new chunk at the splice */
-    uint32_t lsb; /* micro-units per LSB of the i16 encoding */
-} ew_limits_t;
+typedef ew_limits_set_t ew_limits_t;
 
 static inline size_t ew_pack_limits(const ew_limits_t *m, uint8_t *p)
 {
@@ -583,12 +723,47 @@ static inline size_t ew_pack_limits(const ew_limits_t *m, uint8_t *p)
     ew_put_u32(&p[17], m->following_error_max);
     ew_put_u32(&p[21], m->jump_max);
     ew_put_u32(&p[25], m->lsb);
-    return 29u;
+    ew_put_u32(&p[29], m->jerk_max);
+    ew_put_u32(&p[33], m->effort_max);
+    ew_put_u32(&p[37], m->move_max);
+    ew_put_u32(&p[41], m->window_max);
+    ew_put_u32(&p[45], m->velocity_lsb);
+    ew_put_u8(&p[49], m->kind);
+    for (uint8_t i = 0u; i < EW_NAME_BYTES; i++) {
+        p[50u + i] = m->name[i];
+    }
+    return 62u;
+}
+
+typedef ew_drive_set_t ew_drive_t;
+
+static inline size_t ew_pack_drive(const ew_drive_t *m, uint8_t *p)
+{
+    ew_put_u8(&p[0], m->axis);
+    ew_put_u8(&p[1], m->kind);
+    ew_put_u8(&p[2], m->model);
+    ew_put_u16(&p[3], m->address);
+    ew_put_u16(&p[5], m->reply);
+    ew_put_i32(&p[7], m->zero);
+    ew_put_i32(&p[11], m->ratio_num);
+    ew_put_i32(&p[15], m->ratio_den);
+    ew_put_u32(&p[19], m->kp);
+    ew_put_u32(&p[23], m->kd);
+    return 27u;
+}
+
+typedef ew_stops_set_t ew_stops_t;
+
+static inline size_t ew_pack_stops(const ew_stops_t *m, uint8_t *p)
+{
+    ew_put_u32(&p[0], m->brake_after_ms);
+    ew_put_u32(&p[4], m->torque_off_after_ms);
+    return 8u;
 }
 
 typedef struct {
     uint32_t tick; /* control tick */
-    uint8_t enable; /* 1: drive on. 0: drive off, setpoints repeat the encoder */
+    uint8_t flags; /* SETPOINT_FLAG_* */
     int32_t setpoint[EW_MAX_AXES]; /* micro-units, one per axis */
     uint8_t setpoint_count;
 } ew_setpoint_t;
@@ -596,7 +771,7 @@ typedef struct {
 static inline size_t ew_pack_setpoint(const ew_setpoint_t *m, uint8_t *p)
 {
     ew_put_u32(&p[0], m->tick);
-    ew_put_u8(&p[4], m->enable);
+    ew_put_u8(&p[4], m->flags);
     size_t at = 5u;
     for (uint8_t i = 0u; i < m->setpoint_count; i++) {
         ew_put_i32(&p[at], m->setpoint[i]);
@@ -607,19 +782,24 @@ static inline size_t ew_pack_setpoint(const ew_setpoint_t *m, uint8_t *p)
 
 typedef struct {
     uint32_t plant_seq; /* increasing */
-    int32_t position[EW_MAX_AXES]; /* micro-units, one per axis */
-    uint8_t position_count;
+    uint8_t axes; /* length of the arrays */
+    int32_t position[EW_MAX_AXES]; /* micro-units */
+    int32_t effort[EW_MAX_AXES]; /* micro-N m or micro-N, 0 where it is not measured */
 } ew_encoder_t;
 
 static inline bool ew_unpack_encoder(const uint8_t *p, size_t n, ew_encoder_t *m)
 {
-    if ((n < 4u) || (((n - 4u) % 4u) != 0u) || (((n - 4u) / 4u) > EW_MAX_AXES)) {
+    if ((n < 5u) || (p[4] > EW_MAX_AXES) ||
+        (n != (5u + (8u * (size_t)p[4])))) {
         return false;
     }
     m->plant_seq = ew_get_u32(&p[0]);
-    m->position_count = (uint8_t)((n - 4u) / 4u);
-    for (uint8_t i = 0u; i < m->position_count; i++) {
-        m->position[i] = ew_get_i32(&p[4u + (4u * (size_t)i)]);
+    m->axes = ew_get_u8(&p[4]);
+    for (uint8_t i = 0u; i < m->axes; i++) {
+        m->position[i] = ew_get_i32(&p[5u + (4u * ((size_t)m->axes * 0u)) + (4u * (size_t)i)]);
+    }
+    for (uint8_t i = 0u; i < m->axes; i++) {
+        m->effort[i] = ew_get_i32(&p[5u + (4u * ((size_t)m->axes * 1u)) + (4u * (size_t)i)]);
     }
     return true;
 }

@@ -46,6 +46,7 @@ void ew_send_hello(ew_t *ew, uint32_t nonce, int64_t now_us)
     const ew_hello_t hello = {
         .schema_hash = EW_SCHEMA_HASH,
         .build_id = ew->port.build_id,
+        .version = ew->port.version,
         .nonce = nonce,
         .boots = ew->noinit->boots,
         .reset_cause = ew->reset_cause,
@@ -111,6 +112,7 @@ static void send_state(ew_t *ew, int64_t now_us)
     for (uint8_t axis = 0u; axis < state.axes; axis++) {
         state.position[axis] = ew->encoder[axis];
         state.setpoint[axis] = ew_setpoint_micro(ew, axis);
+        state.effort[axis] = ew->effort[axis];
         state.velocity[axis] = (int32_t)((ew->axis[axis].velocity * (1000000 / EW_TICK_US)) / EW_SUB);
     }
     ew->clipped = 0u;

@@ -21,6 +21,8 @@ static void boot(ewl_t *mcu, uint64_t now_us)
         .build_id = EW_BUILD_ID,
         .tick_gap_max_us = EW_TICK_GAP_MAX_US,
         .encoder_timeout_us = EW_ENCODER_TIMEOUT_US,
+        .clock_error_max_us = EW_CLOCK_ERROR_MAX_US,
+        .version = EW_VERSION,
         .watchdog_ms = 0u,
     };
     ew_init(&mcu->core, &port, &mcu->noinit, now_us);
@@ -62,9 +64,9 @@ void ewl_tick(ewl_t *mcu, uint64_t now_us)
     ew_tick(&mcu->core, now_us);
 }
 
-void ewl_encoder(ewl_t *mcu, const int32_t *position, uint8_t axes, uint64_t now_us)
+void ewl_encoder(ewl_t *mcu, const int32_t *position, const int32_t *effort, uint8_t axes, uint64_t now_us)
 {
-    ew_drive_encoder(&mcu->core, position, axes, now_us);
+    ew_drive_encoder(&mcu->core, position, effort, axes, now_us);
 }
 
 uint8_t ewl_setpoint(const ewl_t *mcu, int32_t *setpoint, uint8_t capacity, uint8_t *enable)

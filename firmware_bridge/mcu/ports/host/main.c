@@ -24,6 +24,7 @@
 /* A PC stalls for tens of ms although nothing is wrong with the firmware, and its plant is a process on the same PC. */
 #define TICK_GAP_MAX_US 250000u
 #define ENCODER_TIMEOUT_US 250000u
+#define CLOCK_ERROR_MAX_US 5000u
 
 #ifndef EW_BUILD_ID
 #error "build with firmware_bridge/mcu/build.py, which passes EW_BUILD_ID"
@@ -210,6 +211,8 @@ static void run(retained_t *kept, char **argv)
         .build_id = EW_BUILD_ID,
         .tick_gap_max_us = TICK_GAP_MAX_US,
         .encoder_timeout_us = ENCODER_TIMEOUT_US,
+        .clock_error_max_us = CLOCK_ERROR_MAX_US,
+        .version = EW_VERSION,
         .watchdog_ms = PORT_WATCHDOG_MS,
     };
     ew_init(&core, &port, &kept->noinit, 0u);

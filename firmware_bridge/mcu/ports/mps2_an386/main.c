@@ -11,9 +11,11 @@
 /* Under an emulator on a shared PC: it stalls for tens of ms although nothing is wrong, and so does the simulated drive. */
 #define TICK_GAP_MAX_US 250000u
 #define ENCODER_TIMEOUT_US 250000u
+#define CLOCK_ERROR_MAX_US 5000u
 #else
 #define TICK_GAP_MAX_US EW_TICK_GAP_MAX_US
 #define ENCODER_TIMEOUT_US EW_ENCODER_TIMEOUT_US
+#define CLOCK_ERROR_MAX_US EW_CLOCK_ERROR_MAX_US
 #endif
 
 /* Bytes sent in one turn of the loop: a UART that takes everything at once (an emulated one) must not hold the loop up. */
@@ -133,6 +135,8 @@ int main(void)
         .build_id = EW_BUILD_ID,
         .tick_gap_max_us = TICK_GAP_MAX_US,
         .encoder_timeout_us = ENCODER_TIMEOUT_US,
+        .clock_error_max_us = CLOCK_ERROR_MAX_US,
+        .version = EW_VERSION,
         .watchdog_ms = PORT_WATCHDOG_MS,
     };
     uint32_t systicks_seen = 0u;

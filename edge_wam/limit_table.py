@@ -1,0 +1,30 @@
+"""The robot file's limits as the microcontroller takes them."""
+
+from __future__ import annotations
+
+from edge_wam.embodiment import Embodiment
+from firmware_bridge.host.limits import LimitTable
+from firmware_bridge.host.messages import AxisKind
+
+_KIND_OF_UNIT = {"rad": AxisKind.REVOLUTE, "m": AxisKind.CARTESIAN, "1": AxisKind.UNITLESS}
+
+
+def limit_table(robot: Embodiment) -> LimitTable:
+    """What is uploaded to the microcontroller and locked there.
+
+    Raises:
+        FirmwareError: a number that the firmware cannot hold.
+    """
+    return LimitTable.from_si(
+        [axis.name for axis in robot.axes],
+        position_min=robot.vector("position_min").tolist(),
+        position_max=robot.vector("position_max").tolist(),
+        velocity_max=robot.vector("velocity_max").tolist(),
+        acceleration_max=robot.vector("acceleration_max").tolist(),
+        jerk_max=robot.vector("jerk_max").tolist(),
+        following_error_max=robot.vector("following_error_max").tolist(),
+        effort_max=[axis.effort_max for axis in robot.axes],
+        move_max=[axis.move_max for axis in robot.axes],
+        window_max=[axis.window_max for axis in robot.axes],
+        kinds=[AxisKind[axis.kind.upper()] if axis.kind else _KIND_OF_UNIT[axis.unit] for axis in robot.axes],
+    )
