@@ -36,6 +36,9 @@ bool can_hal_send(uint32_t bus, const ew_can_frame_t *frame);
 /* Throws away what waits to be sent: after bus-off it would only be old. */
 void can_hal_flush(uint32_t bus);
 
+/* Moves what a slow back end (text over a UART) still has to move, a bounded piece at a time. True: there is more. */
+bool can_hal_service(uint32_t bus);
+
 void can_hal_status(uint32_t bus, can_hal_status_t *status);
 
 #endif

@@ -3,7 +3,7 @@
  * One context calls all of it; interrupts only fill the rings of the port. Positions are int32 micro-units. */
 #ifndef EW_H
 #define EW_H
-#include "ew_protocol.h"
+#include "ew_can.h"
 
 /* Of the firmware: major, minor, patch. */
 #define EW_VERSION (((uint32_t)0u << 16) | ((uint32_t)1u << 8) | (uint32_t)0u)
@@ -60,6 +60,16 @@ void ew_tick(ew_t *ew, uint64_t now_us);
 
 /* Takes up to capacity bytes for the host link. */
 size_t ew_tx(ew_t *ew, uint8_t *bytes, size_t capacity);
+
+/* The host link over CAN, beside the bytes above. Start it once after ew_init; node 1..7. The host is on the transport on which
+ * HELLO was asked last while the drive was off; an emergency stop is heard on every one. */
+void ew_can_start(ew_t *ew, uint8_t node, uint64_t now_us);
+void ew_can_rx(ew_t *ew, const ew_can_frame_t *frame, uint64_t stamp_us, uint64_t now_us);
+/* The frame that is to go out next, the same one until ew_can_tx_done says that the controller took it. False: none. */
+bool ew_can_tx(ew_t *ew, ew_can_frame_t *frame);
+void ew_can_tx_done(ew_t *ew);
+/* What the controller says: errors and times off the bus since start, and whether it is off the bus now. */
+void ew_can_status(ew_t *ew, uint32_t errors, uint32_t bus_offs, bool bus_off);
 
 /* Drive side. As a stream: encoder frames in, the newest setpoint frame out (0 when there is no new one or no room for it). */
 void ew_drive_rx(ew_t *ew, const uint8_t *bytes, size_t count, uint64_t now_us);

@@ -20,8 +20,8 @@ uint8_t ew_can_class(uint8_t type)
         {EW_MSG_DISARM, EW_CAN_CLASS_STOP},        {EW_MSG_HEARTBEAT, EW_CAN_CLASS_BEAT},
         {EW_MSG_TIME_REQ, EW_CAN_CLASS_BEAT},      {EW_MSG_TIME_RESP, EW_CAN_CLASS_BEAT},
         {EW_MSG_ACK, EW_CAN_CLASS_ANSWER},         {EW_MSG_EVENT, EW_CAN_CLASS_ANSWER},
-        {EW_MSG_EVENT_ACK, EW_CAN_CLASS_ANSWER},   {EW_MSG_CHUNK, EW_CAN_CLASS_MOTION},
-        {EW_MSG_STATE, EW_CAN_CLASS_MOTION},
+        {EW_MSG_EVENT_ACK, EW_CAN_CLASS_ANSWER},   {EW_MSG_HELLO_REQ, EW_CAN_CLASS_ANSWER},
+        {EW_MSG_CHUNK, EW_CAN_CLASS_MOTION},       {EW_MSG_STATE, EW_CAN_CLASS_MOTION},
     };
     uint8_t class = EW_CAN_CLASS_SETUP;
     for (size_t i = 0u; i < (sizeof rows / sizeof rows[0]); i++) {

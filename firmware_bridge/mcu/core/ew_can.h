@@ -23,7 +23,7 @@ enum {
     EW_CAN_CLASS_ESTOP = 0,  /* single frames only, never reassembled */
     EW_CAN_CLASS_STOP = 1,   /* HOLD, DISARM */
     EW_CAN_CLASS_BEAT = 2,   /* HEARTBEAT and the clock stamps: what must not wait */
-    EW_CAN_CLASS_ANSWER = 3, /* ACK, EVENT and their like */
+    EW_CAN_CLASS_ANSWER = 3, /* ACK, EVENT and its answer, HELLO_REQ */
     EW_CAN_CLASS_MOTION = 4, /* CHUNK, STATE */
     EW_CAN_CLASS_SETUP = 5,  /* everything else */
     EW_CAN_CLASSES = 6

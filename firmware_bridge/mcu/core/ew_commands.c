@@ -1,6 +1,9 @@
 /* What the host may ask, and what it is answered. Every command is checked whole before anything changes. */
 #include "ew_command.h"
 
+/* No frame waits longer than this in a queue of the host, and sequence numbers have not gone half around by then. */
+#define OVERTAKEN_US 1000000
+
 static bool host_ready(const ew_t *ew, int64_t now_us)
 {
     return (ew->heartbeat_us != EW_NEVER_US) && ((now_us - ew->heartbeat_us) < EW_HOST_SILENT_US) &&
@@ -195,6 +198,9 @@ static void send_ack(ew_t *ew, uint8_t type, uint16_t seq, uint8_t code, const e
 
 static void count_gap(ew_t *ew, uint16_t seq)
 {
+    if (ew->from != EW_VIA_SERIAL) {
+        return; /* on CAN an urgent frame overtakes others: there the transfer ids tell what was missed */
+    }
     if (ew->seq_known) {
         const uint16_t skipped = (uint16_t)(seq - ew->rx_seq - 1u);
         /* More than half the circle is an older frame, not a gap. */
@@ -242,6 +248,17 @@ static uint8_t command_code(ew_t *ew, uint8_t type, ew_command_t *command)
     }
 }
 
+/* A CHUNK that was sent before a HOLD and comes after it: the operator's wish to stand still is the newer one. */
+static bool overtaken(ew_t *ew, uint8_t type, uint16_t seq, int64_t now_us)
+{
+    if (type == EW_MSG_HOLD) {
+        ew->hold_seq = seq;
+        ew->hold_us = now_us;
+    }
+    return (type == EW_MSG_CHUNK) && (ew->hold_us != EW_NEVER_US) && ((now_us - ew->hold_us) < OVERTAKEN_US) &&
+           ((uint16_t)(ew->hold_seq - seq) < 0x8000u);
+}
+
 void ew_handle(ew_t *ew, const uint8_t *body, size_t count, int64_t stamp_us, int64_t now_us)
 {
     if (count < EW_HEADER_BYTES) {
@@ -253,6 +270,10 @@ void ew_handle(ew_t *ew, const uint8_t *body, size_t count, int64_t stamp_us, in
     ew_command_t command = {&body[EW_HEADER_BYTES], count - EW_HEADER_BYTES, stamp_us, now_us, 0, 0};
     ew->stats.rx_frames++;
     count_gap(ew, seq);
+    if (!ew_accepts(ew, type)) {
+        ew->stats.rx_session++; /* of a host that is not the one who is in charge */
+        return;
+    }
     const bool any_session = (type == EW_MSG_HELLO_REQ) || (type == EW_MSG_TIME_REQ) || (type == EW_MSG_ESTOP);
     if (!any_session && (ew_get_u16(&body[4]) != ew->session)) {
         ew->stats.rx_session++;
@@ -268,7 +289,7 @@ void ew_handle(ew_t *ew, const uint8_t *body, size_t count, int64_t stamp_us, in
     } else if (type == EW_MSG_EVENT_ACK) {
         on_event_ack(ew, &command);
     } else {
-        const uint8_t code = command_code(ew, type, &command);
+        const uint8_t code = overtaken(ew, type, seq, now_us) ? EW_ACK_CODE_OLD_CHUNK : command_code(ew, type, &command);
         send_ack(ew, type, seq, code, &command);
     }
 }

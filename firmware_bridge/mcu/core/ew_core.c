@@ -33,6 +33,7 @@ static void switch_on(ew_t *ew)
     ew->host_was_armed = false;
     ew->off_pending = false;
     ew->encoder_new = false;
+    ew->hold_us = EW_NEVER_US;
     ew->drive_on = true;
 }
 
@@ -213,6 +214,7 @@ void ew_rx(ew_t *ew, const uint8_t *bytes, size_t count, uint64_t stamp_us, uint
     for (size_t i = 0u; i < count; i++) {
         const size_t body = ew_receiver_push(&ew->link_rx, bytes[i]);
         if (body > 0u) {
+            ew->from = EW_VIA_SERIAL;
             ew_handle(ew, ew->link_rx.bytes, body, (int64_t)stamp_us, (int64_t)now_us);
         }
     }

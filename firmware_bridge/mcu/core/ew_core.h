@@ -2,6 +2,7 @@
 #ifndef EW_CORE_H
 #define EW_CORE_H
 #include "ew.h"
+#include "ew_can_link.h"
 #include "ew_frame.h"
 #include "ew_states.h"
 #include "ew_timeline.h"
@@ -84,6 +85,11 @@ struct ew {
     /* streams */
     ew_receiver_t link_rx;
     ew_receiver_t drive_rx;
+    ew_can_link_t can;
+    uint8_t via;            /* EW_VIA_*: where the host is */
+    uint8_t from;           /* EW_VIA_*: where the frame in hand came from */
+    uint16_t hold_seq;      /* a CHUNK older than this HOLD, which overtook it, is not taken */
+    int64_t hold_us;        /* EW_NEVER_US: none */
     uint8_t tx[EW_TX_BYTES];
     uint32_t tx_head;
     uint32_t tx_tail;
@@ -127,6 +133,11 @@ void ew_unlock_limits(ew_t *ew); /* forgets the table: drives are SIM, stops hav
 
 /* ew_commands.c */
 void ew_handle(ew_t *ew, const uint8_t *body, size_t count, int64_t stamp_us, int64_t now_us);
+
+/* ew_can_link.c */
+bool ew_can_send(ew_t *ew, uint8_t *body, size_t count);
+bool ew_can_room(const ew_t *ew, uint8_t type, size_t body);
+bool ew_accepts(ew_t *ew, uint8_t type);
 
 /* ew_telemetry.c */
 void ew_send(ew_t *ew, uint8_t type, uint8_t *body, size_t payload);

@@ -20,23 +20,35 @@ size_t ew_tx(ew_t *ew, uint8_t *bytes, size_t capacity)
     return count;
 }
 
+static bool send_serial(ew_t *ew, uint8_t *body, size_t whole)
+{
+    uint8_t encoded[EW_MAX_ENCODED_BYTES + 1];
+    const size_t count = ew_frame_seal(body, whole, encoded);
+    const bool room = count <= ring_free(ew);
+    for (size_t i = 0u; room && (i < count); i++) {
+        ew->tx[ew->tx_head % EW_TX_BYTES] = encoded[i];
+        ew->tx_head++;
+    }
+    return room;
+}
+
 /* body has EW_HEADER_BYTES of room in front of its payload and EW_CRC_BYTES behind. */
 void ew_send(ew_t *ew, uint8_t type, uint8_t *body, size_t payload)
 {
-    uint8_t encoded[EW_MAX_ENCODED_BYTES + 1];
+    bool sent = false;
     ew_put_u8(&body[0], type);
     ew_put_u8(&body[1], 0u);
     ew_put_u16(&body[2], ew->tx_seq);
     ew_put_u16(&body[4], ew->session);
     ew->tx_seq++;
-    const size_t count = ew_frame_seal(body, EW_HEADER_BYTES + payload, encoded);
-    if (count > ring_free(ew)) {
-        ew->stats.tx_dropped++;
-        return;
+    if ((ew->via & EW_VIA_SERIAL) != 0u) {
+        sent = send_serial(ew, body, EW_HEADER_BYTES + payload);
     }
-    for (size_t i = 0u; i < count; i++) {
-        ew->tx[ew->tx_head % EW_TX_BYTES] = encoded[i];
-        ew->tx_head++;
+    if ((ew->via & EW_VIA_CAN) != 0u) {
+        sent = ew_can_send(ew, body, EW_HEADER_BYTES + payload) || sent;
+    }
+    if (!sent) {
+        ew->stats.tx_dropped++;
     }
 }
 
@@ -188,6 +200,14 @@ static void send_an_event(ew_t *ew, int64_t now_us)
     }
 }
 
+/* On one of the host's transports; the slower one then does without. */
+static bool room_for(const ew_t *ew, uint8_t type)
+{
+    const bool serial = ((ew->via & EW_VIA_SERIAL) != 0u) && (ring_free(ew) >= (RING_RESERVE + EW_MAX_ENCODED_BYTES));
+    const bool can = ((ew->via & EW_VIA_CAN) != 0u) && ew_can_room(ew, type, EW_MAX_BODY_BYTES / 2u);
+    return serial || can;
+}
+
 void ew_telemetry(ew_t *ew, int64_t now_us)
 {
     if ((ew->events_lost > 0u) && (ew->event_count < EW_EVENTS)) {
@@ -196,15 +216,15 @@ void ew_telemetry(ew_t *ew, int64_t now_us)
         ew_emit(ew, EW_EVENT_KIND_EVENTS_LOST, lost, 0, now_us);
     }
     send_an_event(ew, now_us);
-    const bool room = ring_free(ew) >= (RING_RESERVE + EW_MAX_ENCODED_BYTES);
+    ew_can_rx_expire(&ew->can.rx, now_us);
     if ((ew->stats.ticks % EW_STATE_PERIOD_TICKS) == 0u) {
-        if (room) {
+        if (room_for(ew, EW_MSG_STATE)) {
             send_state(ew, now_us);
         } else {
             ew->stats.tx_dropped++;
         }
     }
-    if (((ew->stats.ticks % EW_STATS_PERIOD_TICKS) == (EW_STATE_PERIOD_TICKS / 2u)) && room) {
+    if (((ew->stats.ticks % EW_STATS_PERIOD_TICKS) == (EW_STATE_PERIOD_TICKS / 2u)) && room_for(ew, EW_MSG_STATS)) {
         send_stats(ew);
     }
 }

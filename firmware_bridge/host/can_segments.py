@@ -1,0 +1,252 @@
+"""Frame bodies <-> CAN frames: identifiers, segmentation, reassembly. The same rules as ``mcu/core/ew_can.c``.
+
+11-bit identifier: priority(3) direction(1) node(3) type(4), the lowest wins the bus. A transfer is ``body | crc32c``, cut
+into frames that end in a tail byte (start, end, toggle, 5 bits of transfer id). Classic frames carry 7 bytes of it, FD
+frames 63; the last FD frame is ``rest | zeros | number of zeros | tail``, because FD has only some lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from firmware_bridge.host.framing import crc32c
+from firmware_bridge.host.messages import (
+    CRC_BYTES,
+    MAX_BODY_BYTES,
+    Ack,
+    Chunk,
+    Disarm,
+    Estop,
+    Event,
+    EventAck,
+    Heartbeat,
+    HelloReq,
+    Hold,
+    State,
+    TimeReq,
+    TimeResp,
+)
+
+ESTOP_ID = 0x001
+"""Single frame, any length, no session: whoever sends this identifier stops every arm on the bus."""
+TO_HOST = 0x080
+NODE_MAX = 7
+CLASSIC_BYTES, FD_BYTES = 8, 64
+FD_LENGTHS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 24, 32, 48, 64)
+PADDING_MAX = 15
+FRAME_TIMEOUT_NS = 100_000_000
+"""The rest of a transfer comes within this time after the frame before, or not at all."""
+_START, _END, _TOGGLE, _TRANSFER = 0x80, 0x40, 0x20, 0x1F
+_CLASS_AND_TYPE = 0x70F
+
+
+class CanClass(IntEnum):
+    """Priority of a message; within one class transfers come one after the other."""
+
+    ESTOP = 0
+    STOP = 1
+    BEAT = 2
+    ANSWER = 3
+    MOTION = 4
+    SETUP = 5
+
+
+CLASS_OF: dict[int, CanClass] = {
+    Estop.TYPE: CanClass.ESTOP,
+    Hold.TYPE: CanClass.STOP,
+    Disarm.TYPE: CanClass.STOP,
+    Heartbeat.TYPE: CanClass.BEAT,
+    TimeReq.TYPE: CanClass.BEAT,
+    TimeResp.TYPE: CanClass.BEAT,
+    Ack.TYPE: CanClass.ANSWER,
+    Event.TYPE: CanClass.ANSWER,
+    EventAck.TYPE: CanClass.ANSWER,
+    HelloReq.TYPE: CanClass.ANSWER,
+    Chunk.TYPE: CanClass.MOTION,
+    State.TYPE: CanClass.MOTION,
+}
+"""All others are SETUP."""
+
+
+@dataclass(frozen=True, slots=True)
+class CanFrame:
+    """One frame with an 11-bit identifier. ``fd``: FD format with bit rate switch."""
+
+    id: int
+    data: bytes
+    fd: bool = False
+
+
+def class_of(message_type: int) -> CanClass:
+    """Priority class of a message type."""
+    return CLASS_OF.get(message_type, CanClass.SETUP)
+
+
+def frame_id(message_type: int, node: int, *, to_host: bool) -> int:
+    """Identifier of a message's frames."""
+    kind = class_of(message_type)
+    if kind is CanClass.ESTOP:
+        return ESTOP_ID
+    return kind << 8 | (TO_HOST if to_host else 0) | (node & NODE_MAX) << 4 | (message_type & 0xF)
+
+
+def fd_length(count: int) -> int:
+    """The smallest length of an FD frame that holds ``count`` bytes."""
+    return next(length for length in FD_LENGTHS if length >= count)
+
+
+def segment(transfer: bytes, identifier: int, transfer_id: int, *, fd: bool) -> Iterator[CanFrame]:
+    """The frames of a transfer (body and CRC), in order."""
+    room = (FD_BYTES if fd else CLASSIC_BYTES) - 1
+    at, tail = 0, _START | _TOGGLE | (transfer_id & _TRANSFER)
+    end = False
+    while not end:
+        part = transfer[at : at + room]
+        at += len(part)
+        end = at == len(transfer) and len(part) + fd <= room
+        if end and fd:
+            zeros = fd_length(len(part) + 2) - len(part) - 2
+            part += bytes(zeros) + bytes([zeros])
+        yield CanFrame(identifier, part + bytes([tail | (_END if end else 0)]), fd)
+        tail = (tail & ~_START) ^ _TOGGLE
+
+
+@dataclass(slots=True)
+class SegmentCounters:
+    """What the reassembly saw. Every frame belongs to a delivered transfer, a bad one, or came twice."""
+
+    transfers: int = 0
+    bad: int = 0
+    """Something of it came, but not the whole: lost, reordered, damaged, too long, too late."""
+    missed: int = 0
+    """Nothing of it came, by their ids (modulo 32)."""
+    duplicates: int = 0
+
+
+@dataclass(slots=True)
+class _Slot:
+    bytes: bytearray = field(default_factory=bytearray)
+    open: bool = False
+    fd: bool = False
+    identifier: int = 0
+    transfer: int = 0
+    toggle: int = 0
+    frames: int = 0
+    last: bytes = b""
+    frame_ns: int = 0
+    seen: int | None = None
+    done: tuple[int, bytes] | None = None
+
+
+class Reassembler:
+    """Frames of one sender -> transfers. Never raises, whatever the bus brings; memory is one body a class."""
+
+    def __init__(self) -> None:
+        self.counters = SegmentCounters()
+        self._slots = {kind: _Slot() for kind in CanClass}
+
+    def feed(self, frame: CanFrame, now_ns: int) -> bytes | None:
+        """Take one frame. Returns ``body | crc32c`` when it completed a transfer, whose CRC was then right."""
+        data = frame.data
+        kind = frame.id >> 8 & 7
+        if kind == CanClass.ESTOP or kind > CanClass.SETUP or not 0 < len(data) <= (FD_BYTES if frame.fd else 8):
+            self.counters.bad += 1
+            return None
+        slot = self._slots[CanClass(kind)]
+        self._expire(slot, now_ns)
+        tail = data[-1]
+        transfer = tail & _TRANSFER
+        part = _share(frame)
+        if part is None:
+            return self._drop(slot, transfer)
+        start, end, toggle = tail & _START, tail & _END, tail & _TOGGLE
+        of_open = (
+            slot.open and slot.transfer == transfer and slot.identifier == frame.id and slot.fd == frame.fd
+        )
+        if of_open and toggle != slot.toggle and part == slot.last and bool(start) == (slot.frames == 1):
+            self.counters.duplicates += 1
+            return None
+        if start:
+            if not toggle:
+                return self._drop(slot, transfer)
+            self._begin(slot, frame, transfer)
+        elif not slot.open and slot.done is not None and slot.done[0] == transfer == slot.seen:
+            self.counters.duplicates += 1
+            return None
+        elif not of_open or toggle != slot.toggle:
+            return self._drop(slot, transfer)
+        if len(slot.bytes) + len(part) > MAX_BODY_BYTES:
+            return self._drop(slot, transfer)
+        slot.bytes += part
+        slot.last, slot.toggle, slot.frame_ns = part, slot.toggle ^ _TOGGLE, now_ns
+        slot.frames += 1
+        return self._finish(slot) if end else None
+
+    def expire(self, now_ns: int) -> None:
+        """Close what was begun and did not go on."""
+        for slot in self._slots.values():
+            self._expire(slot, now_ns)
+
+    def reset(self) -> None:
+        """Forget what is under way (bus-off)."""
+        for slot in self._slots.values():
+            self.counters.bad += slot.open
+            slot.open = False
+
+    def _expire(self, slot: _Slot, now_ns: int) -> None:
+        if slot.open and now_ns - slot.frame_ns > FRAME_TIMEOUT_NS:
+            slot.open = False
+            self.counters.bad += 1
+
+    def _drop(self, slot: _Slot, transfer: int) -> None:
+        if slot.open:
+            slot.open = False
+            self.counters.bad += 1
+            if slot.transfer == transfer:
+                return
+        if slot.seen != transfer:
+            slot.seen = transfer
+            self.counters.bad += 1
+
+    def _begin(self, slot: _Slot, frame: CanFrame, transfer: int) -> None:
+        self.counters.bad += slot.open
+        if slot.seen is not None and slot.seen != transfer:
+            self.counters.missed += (transfer - slot.seen - 1) & _TRANSFER
+        slot.seen = slot.transfer = transfer
+        slot.open, slot.fd, slot.identifier = True, frame.fd, frame.id
+        slot.toggle, slot.frames, slot.last = _TOGGLE, 0, b""
+        slot.bytes.clear()
+
+    def _finish(self, slot: _Slot) -> bytes | None:
+        slot.open = False
+        whole = bytes(slot.bytes)
+        body, crc = whole[:-CRC_BYTES], whole[-CRC_BYTES:]
+        if (
+            not body
+            or crc32c(body) != int.from_bytes(crc, "little")
+            or (frame_id(body[0], 0, to_host=False) ^ slot.identifier) & _CLASS_AND_TYPE
+        ):
+            self.counters.bad += 1
+            return None
+        if slot.done == (slot.transfer, crc):
+            self.counters.duplicates += 1
+            return None
+        slot.done = (slot.transfer, crc)
+        self.counters.transfers += 1
+        return whole
+
+
+def _share(frame: CanFrame) -> bytes | None:
+    """The transfer's part of a frame, None if the frame is malformed."""
+    data = frame.data
+    if not data[-1] & _END:
+        return data[:-1] if len(data) == (FD_BYTES if frame.fd else CLASSIC_BYTES) else None
+    if not frame.fd:
+        return data[:-1]
+    zeros = data[-2] if len(data) > 1 else 255
+    cut = len(data) - 2 - zeros
+    if zeros > PADDING_MAX or cut < 0 or any(data[cut:-2]):
+        return None
+    return data[:cut]
