@@ -136,6 +136,7 @@ static void send_stats(ew_t *ew)
     uint8_t body[EW_MAX_BODY_BYTES];
     ew->stats.rx_bad = ew->link_rx.bad;
     ew->stats.rx_oversize = ew->link_rx.oversize;
+    ew->stats.transfers_bad = ew->can.rx.bad;
     ew->stats.rx_overrun = ew->port_stats.rx_overrun;
     ew->stats.watchdog_margin_min_us = ew->port_stats.watchdog_margin_min_us;
     ew->stats.stack_free_min = ew->port_stats.stack_free_min;

@@ -1,18 +1,12 @@
 #include "lib.h"
 
-#include "ew_core.h"
+#include "lib_mcu.h"
 
 #include <stdlib.h>
 
 #ifndef EW_BUILD_ID
 #error "build with firmware_bridge/mcu/build.py, which passes EW_BUILD_ID"
 #endif
-
-struct ewl {
-    ew_t core;
-    ew_noinit_t noinit;
-    uint32_t seed;
-};
 
 static void boot(ewl_t *mcu, uint64_t now_us)
 {

@@ -1,0 +1,11 @@
+/* What one simulated MCU consists of; only the library's own files know. */
+#ifndef EDGEWAM_LIB_MCU_H
+#define EDGEWAM_LIB_MCU_H
+#include "ew_core.h"
+
+struct ewl {
+    ew_t core;
+    ew_noinit_t noinit;
+    uint32_t seed;
+};
+#endif
