@@ -1,6 +1,6 @@
-"""Frame bodies <-> CAN frames: identifiers, segmentation, reassembly. The same rules as ``mcu/core/ew_can.c``.
+"""Frame bodies <-> CAN frames. The same rules as ``mcu/core/ew_can.c``.
 
-11-bit identifier: priority(3) direction(1) node(3) type(4), the lowest wins the bus. A transfer is ``body | crc32c``, cut
+11-bit identifier: priority(3) direction(1) node(3) type(4); the lowest wins. A transfer is ``body | crc32c``, cut
 into frames that end in a tail byte (start, end, toggle, 5 bits of transfer id). Classic frames carry 7 bytes of it, FD
 frames 63; the last FD frame is ``rest | zeros | number of zeros | tail``, because FD has only some lengths.
 """
@@ -127,7 +127,7 @@ class SegmentCounters:
 
 @dataclass(slots=True)
 class _Slot:
-    bytes: bytearray = field(default_factory=bytearray)
+    body: bytearray = field(default_factory=bytearray)
     open: bool = False
     fd: bool = False
     identifier: int = 0
@@ -138,6 +138,13 @@ class _Slot:
     frame_ns: int = 0
     seen: int | None = None
     done: tuple[int, bytes] | None = None
+
+    def of(self, frame: CanFrame) -> bool:
+        """The frame is of the transfer that is under way."""
+        return (
+            self.open and self.transfer == frame.data[-1] & _TRANSFER
+            and self.identifier == frame.id and self.fd == frame.fd
+        )  # fmt: skip
 
 
 class Reassembler:
@@ -156,33 +163,18 @@ class Reassembler:
             return None
         slot = self._slots[CanClass(kind)]
         self._expire(slot, now_ns)
-        tail = data[-1]
-        transfer = tail & _TRANSFER
         part = _share(frame)
-        if part is None:
-            return self._drop(slot, transfer)
-        start, end, toggle = tail & _START, tail & _END, tail & _TOGGLE
-        of_open = (
-            slot.open and slot.transfer == transfer and slot.identifier == frame.id and slot.fd == frame.fd
-        )
-        if of_open and toggle != slot.toggle and part == slot.last and bool(start) == (slot.frames == 1):
+        if part is not None and self._repeated(slot, frame, part):
             self.counters.duplicates += 1
             return None
-        if start:
-            if not toggle:
-                return self._drop(slot, transfer)
-            self._begin(slot, frame, transfer)
-        elif not slot.open and slot.done is not None and slot.done[0] == transfer == slot.seen:
-            self.counters.duplicates += 1
+        fits = part is not None and self._continues(slot, frame) and len(slot.body) + len(part) <= MAX_BODY_BYTES
+        if part is None or not fits:
+            self._drop(slot, data[-1] & _TRANSFER)
             return None
-        elif not of_open or toggle != slot.toggle:
-            return self._drop(slot, transfer)
-        if len(slot.bytes) + len(part) > MAX_BODY_BYTES:
-            return self._drop(slot, transfer)
-        slot.bytes += part
+        slot.body += part
         slot.last, slot.toggle, slot.frame_ns = part, slot.toggle ^ _TOGGLE, now_ns
         slot.frames += 1
-        return self._finish(slot) if end else None
+        return self._finish(slot) if data[-1] & _END else None
 
     def expire(self, now_ns: int) -> None:
         """Close what was begun and did not go on."""
@@ -194,6 +186,22 @@ class Reassembler:
         for slot in self._slots.values():
             self.counters.bad += slot.open
             slot.open = False
+
+    def _repeated(self, slot: _Slot, frame: CanFrame, part: bytes) -> bool:
+        """The frame before once more, or the end of what has just been delivered."""
+        tail = frame.data[-1]
+        start, transfer = bool(tail & _START), tail & _TRANSFER
+        if slot.of(frame):
+            return tail & _TOGGLE != slot.toggle and part == slot.last and start == (slot.frames == 1)
+        return not start and not slot.open and slot.done is not None and slot.done[0] == transfer == slot.seen
+
+    def _continues(self, slot: _Slot, frame: CanFrame) -> bool:
+        """The frame is a beginning, or the next one of the open transfer."""
+        tail = frame.data[-1]
+        if tail & _START and tail & _TOGGLE:
+            self._begin(slot, frame, tail & _TRANSFER)
+            return True
+        return not tail & _START and slot.of(frame) and tail & _TOGGLE == slot.toggle
 
     def _expire(self, slot: _Slot, now_ns: int) -> None:
         if slot.open and now_ns - slot.frame_ns > FRAME_TIMEOUT_NS:
@@ -217,11 +225,11 @@ class Reassembler:
         slot.seen = slot.transfer = transfer
         slot.open, slot.fd, slot.identifier = True, frame.fd, frame.id
         slot.toggle, slot.frames, slot.last = _TOGGLE, 0, b""
-        slot.bytes.clear()
+        slot.body.clear()
 
     def _finish(self, slot: _Slot) -> bytes | None:
         slot.open = False
-        whole = bytes(slot.bytes)
+        whole = bytes(slot.body)
         body, crc = whole[:-CRC_BYTES], whole[-CRC_BYTES:]
         if (
             not body

@@ -63,7 +63,10 @@ TARGETS: dict[str, Target] = {
         "edgewam-mcu-host", "cc", ("-D_GNU_SOURCE", "-DPORT_WATCHDOG_MS=500"),
         ("ports/host/main.c", "ports/host/watchdog.c"),
     ),
-    "lib": Target("libedgewam_mcu.so", "cc", ("-shared", "-fPIC", "-fvisibility=default"), ("ports/host/lib.c", "ports/host/lib_can.c")),
+    "lib": Target(
+        "libedgewam_mcu.so", "cc", ("-shared", "-fPIC", "-fvisibility=default"),
+        ("ports/host/lib.c", "ports/host/lib_can.c"),
+    ),
 }
 
 _REMEDIES = {
