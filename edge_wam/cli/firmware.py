@@ -13,7 +13,7 @@ Targets = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[TARGET]...",
-        help="mps2-an386 | mps2-an386-realtime | mps2-an386-nowfi | host | lib. Default: all.",
+        help="mps2-an386 | ast1030-evb | lm3s6965evb, each also with -realtime and -nowfi | host | lib. Default: all.",
     ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Where the files go. Default: build/firmware.")]
@@ -23,8 +23,9 @@ Out = Annotated[Path | None, typer.Option("--out", help="Where the files go. Def
 def build(targets: Targets = None, out: Out = None) -> None:
     """Build firmware. What is up to date is not built again."""
     from edge_wam.cli.show import OUT, progress
-    from firmware_bridge.mcu.build import DEFAULT_OUT, TARGETS
+    from firmware_bridge.mcu.build import DEFAULT_OUT
     from firmware_bridge.mcu.build import build as build_target
+    from firmware_bridge.mcu.targets import TARGETS
 
     names = targets or list(TARGETS)
     made = []
@@ -46,8 +47,9 @@ def info(
     from dataclasses import asdict
 
     from edge_wam.cli.show import as_json, progress, table
-    from firmware_bridge.mcu.build import DEFAULT_OUT, TARGETS
+    from firmware_bridge.mcu.build import DEFAULT_OUT
     from firmware_bridge.mcu.build import info as target_info
+    from firmware_bridge.mcu.targets import TARGETS
 
     names = targets or list(TARGETS)
     found = {}

@@ -4,6 +4,9 @@ Both listen on two unix sockets, ``u0`` (the host link) and ``u1`` (the drive st
 after a disconnect, so a host may die and another take over. QEMU is pinned to one core: its receive path hands every
 byte from one thread to another, and across two cores that costs a factor of six. It is never given a real-time
 priority: its spinning processor thread would starve its own input loop, and then the machine.
+
+QEMU's PL011 (lm3s6965evb) waits for whoever reads its output: when nobody does, all of the guest stands still after
+some 280 bytes, its clock and watchdog included. The UARTs of the other boards drop or hold back instead.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from typing import Literal
 from firmware_bridge.errors import FirmwareError, LinkError
 from firmware_bridge.host.transport import SocketTransport, open_unix
 from firmware_bridge.mcu.build import DEFAULT_OUT, build
+from firmware_bridge.mcu.targets import TARGETS
 
 Kind = Literal["qemu", "host"]
 QEMU = "qemu-system-arm"
@@ -43,14 +47,17 @@ class EmulatorOptions:
         core: processor core to pin QEMU to; the last one that this process may use if None.
         nice: change of priority. A microcontroller does not wait for a PC's other work, so it is raised by 10 where
             that is allowed (root); where it is not, the emulator runs at the priority of its parent.
-        machine: QEMU's name of the board.
     """
 
     target: str = "mps2-an386-realtime"
     icount: bool = False
     core: int | None = None
     nice: int = -10
-    machine: str = "mps2-an386"
+
+    @property
+    def machine(self) -> str:
+        """QEMU's name of the board that the target is for."""
+        return TARGETS[self.target].machine
 
 
 def choose_kind() -> Kind:
@@ -99,7 +106,7 @@ class Emulator:
         """One line for people: which emulator, which firmware."""
         if self.kind == "qemu":
             timing = ", instruction-counted time" if self.options.icount else ""
-            return f"QEMU {self.options.machine} (Cortex-M4F) running {self.firmware.name}{timing}"
+            return f"QEMU {self.options.machine} running {self.firmware.name}{timing}"
         return f"host port of the MCU core ({self.firmware.name}); QEMU is not used"
 
     @property

@@ -15,59 +15,12 @@ from pathlib import Path
 
 from firmware_bridge.errors import FirmwareError
 from firmware_bridge.host.messages import SCHEMA_HASH
+from firmware_bridge.mcu.targets import COMMON_FLAGS, TARGETS, Target
 
 HERE = Path(__file__).resolve().parent
 _ROOT = HERE.parents[1]
 # In the checkout wherever the caller stands; below the caller's folder where the package is installed without sources.
 DEFAULT_OUT = (_ROOT if (_ROOT / "pyproject.toml").is_file() else Path()) / "build" / "firmware"
-
-# Warnings are errors: the core is meant to be read by a checker too.
-_COMMON = (
-    "-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wconversion", "-Wshadow", "-Wundef",
-    "-Wcast-align", "-Wstrict-prototypes", "-Wmissing-prototypes", "-fno-strict-aliasing",
-)  # fmt: skip
-_ARM = (
-    "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft", "-ffreestanding", "-ffunction-sections",
-    "-fdata-sections", "-fno-common", "-nostdlib", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One thing to build. Sources and the linker script are relative to this folder; the core is always included."""
-
-    file: str
-    compiler: str
-    flags: tuple[str, ...]
-    sources: tuple[str, ...]
-    libraries: tuple[str, ...] = ()
-    linker_script: str = ""
-
-
-def _mps2(file: str, *defines: str) -> Target:
-    return Target(
-        file, "arm-none-eabi-gcc", (*_ARM, *defines),
-        ("ports/mps2_an386/startup.c", "ports/mps2_an386/board.c", "ports/mps2_an386/main.c"),
-        libraries=("-lgcc",), linker_script="ports/mps2_an386/link.ld",
-    )  # fmt: skip
-
-
-TARGETS: dict[str, Target] = {
-    # As shipped: first watchdog stage at 10 ms, reset at 20 ms.
-    "mps2-an386": _mps2("mps2-an386.elf", "-DPORT_WATCHDOG_MS=20"),
-    # For an emulator in real time on a shared PC, which stalls for tens of ms although nothing is wrong.
-    "mps2-an386-realtime": _mps2("mps2-an386-realtime.elf", "-DPORT_WATCHDOG_MS=500", "-DPORT_REALTIME"),
-    # For instruction-counted time: with WFI the emulator's virtual time would jump over deadlines.
-    "mps2-an386-nowfi": _mps2("mps2-an386-nowfi.elf", "-DPORT_WATCHDOG_MS=20", "-DPORT_NO_WFI"),
-    "host": Target(
-        "edgewam-mcu-host", "cc", ("-D_GNU_SOURCE", "-DPORT_WATCHDOG_MS=500"),
-        ("ports/host/main.c", "ports/host/watchdog.c"),
-    ),
-    "lib": Target(
-        "libedgewam_mcu.so", "cc", ("-shared", "-fPIC", "-fvisibility=default"),
-        ("ports/host/lib.c", "ports/host/lib_can.c"),
-    ),
-}
 
 _REMEDIES = {
     "cc": "apt-get install --no-install-recommends gcc libc6-dev",
@@ -109,11 +62,14 @@ def command(name: str, output: Path, *extra: str) -> list[str]:
     """The compiler call that makes ``output`` from the sources of a target, with ``extra`` flags."""
     target = _target(name)
     sources = [str(path) for path in sorted((HERE / "core").glob("*.c"))] + [str(HERE / s) for s in target.sources]
-    script = ["-T", str(HERE / target.linker_script)] if target.linker_script else []
+    folders = sorted({HERE / "core", *(HERE / Path(source).parent for source in target.sources)})
+    includes = [f"-I{folder}" for folder in folders]
+    script = [f"-L{folder}" for folder in folders]
+    script = [*script, "-T", str(HERE / target.linker_script)] if target.linker_script else []
     # The path of the checkout must not be in the binary: the same sources give the same bytes everywhere.
     return [
-        _compiler(target), *_COMMON, f"-ffile-prefix-map={HERE}=mcu", *target.flags, *extra,
-        f"-DEW_BUILD_ID={build_id(name):#010x}u", f"-I{HERE / 'core'}", *sources, *script, "-o", str(output),
+        _compiler(target), *COMMON_FLAGS, f"-ffile-prefix-map={HERE}=mcu", *target.flags, *extra,
+        f"-DEW_BUILD_ID={build_id(name):#010x}u", *includes, *sources, *script, "-o", str(output),
         *target.libraries,
     ]  # fmt: skip
 

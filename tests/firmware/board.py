@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
@@ -10,10 +11,20 @@ from types import TracebackType
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.emulator import Emulator, EmulatorOptions, Kind
 from firmware_bridge.host.framing import FrameReceiver, encode_frame
+from firmware_bridge.mcu.build import build
 from tests.firmware.mcu import WIDE, limits, table_crc
 
 OUT = Path(__file__).resolve().parents[2] / "build" / "firmware"
 LIMITS = limits(0, WIDE)
+
+
+def unused_ram(target: str) -> int:
+    """An address between the firmware's data and its stack, where code can be put that nothing overwrites."""
+    run = subprocess.run(["arm-none-eabi-nm", str(build(target, OUT))], capture_output=True, text=True, check=True)
+    symbols = {name: int(value, 16) for value, _, name in (line.split() for line in run.stdout.splitlines())}
+    address = (symbols["_bss_end"] + 255) & ~255
+    assert address + 256 < symbols["_stack_limit"]
+    return address
 
 
 class Board:
@@ -82,10 +93,18 @@ class Board:
         raise AssertionError(f"no {kind.__name__} with {wanted} in {timeout_s} s")
 
     def hello(self, timeout_s: float = 10.0) -> m.Hello:
-        self.send(m.HelloReq(77))
-        hello = self.wait(m.Hello, timeout_s, nonce=77)
-        assert isinstance(hello, m.Hello)
-        return hello
+        """Asks until it answers: a UART that is not set up yet loses what it hears."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self.send(m.HelloReq(77))
+            try:
+                hello = self.wait(m.Hello, 1.0, nonce=77)
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                assert isinstance(hello, m.Hello)
+                return hello
 
     def accept(self, message: m.HostMessage) -> None:
         self.send(message)

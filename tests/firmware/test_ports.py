@@ -13,12 +13,13 @@ from firmware_bridge.host import messages as m
 from firmware_bridge.host.emulator import Kind
 from firmware_bridge.host.transport import open_serial
 from firmware_bridge.mcu.build import build, build_id
-from tests.firmware.board import OUT, Board
-from tests.link.gdb_stub import MASKED_SPIN, SPIN, GdbStub
+from tests.firmware.board import OUT, Board, unused_ram
+from tests.link.gdb_stub import MASKED_SPIN, OPEN_SPIN, GdbStub
 
-SPIN_AT = 0x2000_6000 + 0x1000
-"""In the middle of RAM, far below the stack."""
-REALTIME: tuple[tuple[Kind, str], ...] = (("qemu", "mps2-an386-realtime"), ("host", "host"))
+REALTIME: tuple[tuple[Kind, str], ...] = (
+    ("qemu", "mps2-an386-realtime"), ("qemu", "ast1030-evb-realtime"), ("qemu", "lm3s6965evb-realtime"),
+    ("host", "host"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "target"), REALTIME)
@@ -34,7 +35,9 @@ def test_it_boots_disarmed_and_says_who_it_is(kind: Kind, target: str) -> None:
         began = time.monotonic()
         later = board.wait(m.State, tick=first.tick + 1000)
         assert isinstance(later, m.State)
-        assert abs(later.now_us - first.now_us - 1_000_000) <= 1000, "a tick is a millisecond of the MCU's clock"
+        # A tick is a millisecond of the MCU's clock; one that a stall of this PC made impossible is skipped.
+        assert 1_000_000 <= later.now_us - first.now_us <= 1_300_000
+        assert (later.now_us - first.now_us) % 1000 == 0
         assert 0.8 < time.monotonic() - began < 3.0, "which runs in real time"
 
 
@@ -53,70 +56,109 @@ def test_it_runs_a_chunk_over_both_cables(kind: Kind, target: str) -> None:
         assert 14_900 <= path[-1] <= 15_000
 
 
-@pytest.mark.parametrize("code", [SPIN, MASKED_SPIN], ids=["main loop spins", "interrupts masked"])
-def test_a_hang_drops_the_drive_enable_before_the_reset_and_is_reported_with_its_place(code: bytes) -> None:
-    with Board("qemu", "mps2-an386-realtime") as board:
+MPS2, AST, LM3S = "mps2-an386-realtime", "ast1030-evb-realtime", "lm3s6965evb-realtime"
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "place"),
+    [
+        (MPS2, OPEN_SPIN, True),
+        (MPS2, MASKED_SPIN, True),  # its first stage is an NMI
+        (LM3S, OPEN_SPIN, True),
+        (LM3S, MASKED_SPIN, False),  # its first stage is an interrupt that can be masked: by elimination
+        (AST, OPEN_SPIN, False),  # one stage: by elimination
+        (AST, MASKED_SPIN, False),
+    ],
+)
+def test_a_hang_is_reset_by_the_watchdog_and_reported(target: str, code: bytes, place: bool) -> None:
+    spin_at = unused_ram(target)
+    with Board("qemu", target) as board:
         board.hello()
         board.arm()
         assert board.setpoints[-1].enable == 1
+        armed = board.wait(m.State)
+        assert isinstance(armed, m.State)
         with GdbStub(board.emulator.gdb_path) as stub:
-            stub.hang(SPIN_AT, code)
+            stub.hang(spin_at, code)
         hello = board.wait(m.Hello, nonce=0)
         assert isinstance(hello, m.Hello)
         assert (hello.reset_cause, hello.fault, hello.state) == (
             m.ResetCause.WATCHDOG, m.Fault.WATCHDOG, m.McuState.FAULT,
         )  # fmt: skip
-        assert hello.reset_pc - SPIN_AT in (0, 2)
         assert hello.boots == 2
-        last_word = [s for s in board.setpoints if s.tick == 0]
-        assert last_word and last_word[0].enable == 0, "the NMI tells the drive before the reset"
+        assert hello.reset_tick >= armed.tick, "when it was last well"
         assert "WATCHDOG" in board.emulator.qmp_events()
+        if place:
+            assert hello.reset_pc - spin_at in (0, 2)
+            last_word = [s for s in board.setpoints if s.tick == 0]
+            assert last_word and last_word[0].enable == 0, "the first stage tells the drive before the reset"
+        else:
+            assert hello.reset_pc == 0
         board.wait(m.State)
         assert board.setpoints[-1].enable == 0
 
 
-def test_a_hard_fault_resets_at_once_and_is_reported_with_its_place() -> None:
-    with Board("qemu", "mps2-an386-realtime") as board:
+@pytest.mark.parametrize("target", [MPS2, AST, LM3S])
+def test_a_hard_fault_resets_at_once_and_is_reported_with_its_place(target: str) -> None:
+    place = unused_ram(target)
+    with Board("qemu", target) as board:
         board.hello()
         with GdbStub(board.emulator.gdb_path) as stub:
-            stub.hang(SPIN_AT, bytes.fromhex("00de"))  # udf
+            stub.hang(place, bytes.fromhex("00de"))  # udf
         hello = board.wait(m.Hello, nonce=0)
         assert isinstance(hello, m.Hello)
         assert (hello.reset_cause, hello.fault) == (m.ResetCause.HARD_FAULT, m.Fault.HARD_FAULT)
-        assert hello.reset_pc == SPIN_AT
+        assert hello.reset_pc == place
         assert "WATCHDOG" not in board.emulator.qmp_events()
+
+
+def test_the_watchdog_that_cannot_be_switched_off_is_not() -> None:
+    """The firmware runs wild: it opens the lock, writes 0 to the control register, hangs with interrupts masked."""
+    place = unused_ram(LM3S)
+    with Board("qemu", LM3S) as board:
+        board.hello()
+        with GdbStub(board.emulator.gdb_path) as stub:
+            # cpsid i; ldr r0, =0x40000000; ldr r1, =key; str.w r1, [r0, #0xC00]; movs r2, #0; str r2, [r0, #8];
+            # ldr r3, [r0, #8]; b .
+            code = bytes.fromhex("72b6 0348 0449 c0f8001c 0022 8260 8368 fee7 00000040 51e5cc1a".replace(" ", ""))
+            stub.hang(place, code)
+        hello = board.wait(m.Hello, nonce=0)
+        assert isinstance(hello, m.Hello) and hello.reset_cause == m.ResetCause.WATCHDOG
 
 
 def test_a_stopped_tick_interrupt_is_a_hang_too() -> None:
     """The main loop lives, but 1 kHz is gone: only interrupts of the UART wake it. Feeding must end."""
-    with Board("qemu", "mps2-an386-realtime") as board:
+    place = unused_ram(MPS2)
+    with Board("qemu", MPS2) as board:
         board.hello()
         with GdbStub(board.emulator.gdb_path) as stub:
             # push {r0, r1}; ldr r0, =SYST_CSR; mov.w r1, #0; str r1, [r0]; pop {r0, r1}; ldr pc, =where it was
             back = int.from_bytes(bytes.fromhex(stub._ask("pf")), "little") | 1
             code = bytes.fromhex("03b40348 4ff00001 016003bc dff804f0 10e000e0") + back.to_bytes(4, "little")
-            stub.hang(SPIN_AT, code)
+            stub.hang(place, code)
         hello = board.wait(m.Hello, nonce=0)
         assert isinstance(hello, m.Hello) and hello.reset_cause == m.ResetCause.WATCHDOG
 
 
-def test_the_shipped_20_ms_watchdog_does_not_bite_in_counted_time_and_does_when_the_firmware_hangs() -> None:
-    with Board("qemu", "mps2-an386-nowfi", icount=True) as board:
+@pytest.mark.parametrize("target", ["mps2-an386-nowfi", "ast1030-evb-nowfi", "lm3s6965evb-nowfi"])
+def test_the_shipped_20_ms_watchdog_does_not_bite_in_counted_time_and_does_when_the_firmware_hangs(target: str) -> None:
+    spin_at = unused_ram(target)
+    with Board("qemu", target, icount=True) as board:
         hello = board.hello(60.0)
         assert (hello.watchdog_ms, hello.boots) == (20, 1)
         state = board.wait(m.State, 60.0, tick=200)
         assert isinstance(state, m.State) and state.now_us == 200_000, "not one tick was lost"
         assert board.emulator.qmp_events() == []
         with GdbStub(board.emulator.gdb_path) as stub:
-            stub.hang(SPIN_AT, MASKED_SPIN)
+            stub.hang(spin_at, MASKED_SPIN)
         hello = board.wait(m.Hello, 60.0, nonce=0)
         assert isinstance(hello, m.Hello)
         assert (hello.reset_cause, hello.boots) == (m.ResetCause.WATCHDOG, 2)
-        assert hello.reset_pc - SPIN_AT in (0, 2)
+        assert hello.reset_pc - spin_at in (0, 2) or not target.startswith("mps2")
 
 
 def test_the_margin_of_the_watchdog_and_the_stack_are_measured() -> None:
-    with Board("qemu", "mps2-an386-realtime") as board:
+    with Board("qemu", MPS2) as board:
         board.hello()
         board.wait(m.Stats)
         stats = board.wait(m.Stats)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 PC = 15
 SPIN = bytes.fromhex("fee7")
-"""``b .`` : the main loop is gone, interrupts still run."""
+"""``b .`` : the main loop is gone; interrupts are as they were, which means masked if it slept."""
+OPEN_SPIN = bytes.fromhex("62b6") + SPIN
+"""``cpsie i; b .`` : the main loop is gone, interrupts run."""
 MASKED_SPIN = bytes.fromhex("72b6") + SPIN
 """``cpsid i; b .`` : nothing but the NMI runs any more."""
 

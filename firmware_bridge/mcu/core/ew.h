@@ -48,6 +48,9 @@ typedef struct {
 /* Writes the mark. Short and without calls into the core: it runs in an NMI. */
 void ew_noinit_mark(volatile ew_noinit_t *noinit, uint32_t cause, uint32_t pc, uint32_t tick);
 
+/* True while a mark waits for the next boot: a port must not write over it. */
+bool ew_noinit_marked(const ew_noinit_t *noinit);
+
 /* Boot. Reads and consumes the no-init record; a latched emergency stop or fault comes back, a watchdog reset becomes one. */
 void ew_init(ew_t *ew, const ew_port_info_t *port, ew_noinit_t *noinit, uint64_t now_us);
 

@@ -40,13 +40,17 @@ void ew_renew_nonce(ew_t *ew)
     ew->noinit->clear_nonce = ew_crc32c(bytes, sizeof bytes, 0x5EEDu);
 }
 
+bool ew_noinit_marked(const ew_noinit_t *n)
+{
+    return (n->mark_magic == MARK_MAGIC) && (n->mark_check == (n->mark_cause ^ n->mark_pc ^ n->mark_tick ^ MARK_MAGIC)) &&
+           (n->mark_cause <= EW_RESET_CAUSE_UNKNOWN);
+}
+
 static void read_noinit(ew_t *ew)
 {
     ew_noinit_t *n = ew->noinit;
     const bool record = (n->magic == NOINIT_MAGIC) && (n->crc == noinit_crc(n)) && (n->fault <= EW_FAULT_MEMORY);
-    const bool mark = (n->mark_magic == MARK_MAGIC) &&
-                      (n->mark_check == (n->mark_cause ^ n->mark_pc ^ n->mark_tick ^ MARK_MAGIC)) &&
-                      (n->mark_cause <= EW_RESET_CAUSE_UNKNOWN);
+    const bool mark = ew_noinit_marked(n);
     if (!record) {
         n->boots = 0u;
         n->estop = 0u;

@@ -1,6 +1,8 @@
+/* The MPS2 AN386 board: Cortex-M4, CMSDK peripherals. Arm DAI 0386 (memory map), DDI 0479 (CMSDK). */
 #include "board.h"
+#include "cortex.h"
+#include "rings.h"
 
-#define REG(address) (*(volatile uint32_t *)(uintptr_t)(address))
 #define CPU_HZ 25000000u
 #define CYCLES_PER_US (CPU_HZ / 1000000u)
 
@@ -24,78 +26,12 @@
 #define WDOG_LOCK REG(0x40008C00u)
 #define WDOG_KEY 0x1ACCE551u
 
-/* Cortex-M system */
-#define SYST_CSR REG(0xE000E010u)
-#define SYST_RVR REG(0xE000E014u)
-#define SYST_CVR REG(0xE000E018u)
-#define NVIC_ISER REG(0xE000E100u)
-#define AIRCR REG(0xE000ED0Cu)
-
-#define RING_BYTES 2048u /* two of the longest frames: 22 ms at 921600 baud */
-#define STAMPS 32u
-#define STACK_PAINT 0xC0FFEE5Au
-
-typedef struct {
-    uint32_t at; /* position in the ring */
-    uint64_t us;
-} stamp_t;
-
-typedef struct {
-    uint8_t bytes[RING_BYTES];
-    volatile uint32_t head; /* the interrupt writes */
-    volatile uint32_t tail; /* the main loop reads */
-    stamp_t stamps[STAMPS];
-    volatile uint32_t stamp_head;
-    volatile uint32_t stamp_tail;
-} ring_t;
-
 static const uint32_t uart_base[BOARD_STREAMS] = {0x40004000u, 0x40005000u};
-static ring_t rings[BOARD_STREAMS];
-static volatile uint32_t systicks;
-static volatile uint32_t overruns;
 static uint64_t cycles;
 static uint32_t cycles_last;
 
-extern uint32_t _stack_limit;
-extern uint32_t _stack_top;
-
-void SysTick_Handler(void);
 void Uart0_Handler(void);
 void Uart1_Handler(void);
-void *memcpy(void *to, const void *from, size_t count);
-void *memset(void *to, int value, size_t count);
-
-/* The compiler may call these for structures. Its own recognition of such loops is off here: they would call themselves. */
-__attribute__((optimize("no-tree-loop-distribute-patterns"))) void *memcpy(void *to, const void *from, size_t count)
-{
-    uint8_t *t = to;
-    const uint8_t *f = from;
-    for (size_t i = 0u; i < count; i++) {
-        t[i] = f[i];
-    }
-    return to;
-}
-
-__attribute__((optimize("no-tree-loop-distribute-patterns"))) void *memset(void *to, int value, size_t count)
-{
-    uint8_t *t = to;
-    for (size_t i = 0u; i < count; i++) {
-        t[i] = (uint8_t)value;
-    }
-    return to;
-}
-
-static uint32_t irq_off(void)
-{
-    uint32_t mask;
-    __asm volatile("mrs %0, primask\n cpsid i" : "=r"(mask)::"memory");
-    return mask;
-}
-
-static void irq_restore(uint32_t mask)
-{
-    __asm volatile("msr primask, %0" ::"r"(mask) : "memory");
-}
 
 uint64_t board_now_us(void)
 {
@@ -110,36 +46,19 @@ uint64_t board_now_us(void)
 
 uint32_t board_systicks(void)
 {
-    return systicks;
-}
-
-void SysTick_Handler(void)
-{
-    systicks++;
+    return cortex_systicks();
 }
 
 static void receive_interrupt(uint32_t stream)
 {
-    ring_t *ring = &rings[stream];
     const uint32_t base = uart_base[stream];
     UART_CLEAR(base) = 0xFu;
     if ((UART_STATE(base) & 8u) != 0u) {
         UART_STATE(base) = 8u;
-        overruns++;
+        ring_overrun();
     }
     while ((UART_STATE(base) & 2u) != 0u) {
-        const uint8_t byte = (uint8_t)UART_DATA(base);
-        if ((ring->head - ring->tail) == RING_BYTES) {
-            overruns++;
-        } else {
-            ring->bytes[ring->head % RING_BYTES] = byte;
-            if ((byte == 0u) && ((ring->stamp_head - ring->stamp_tail) < STAMPS)) {
-                ring->stamps[ring->stamp_head % STAMPS].at = ring->head;
-                ring->stamps[ring->stamp_head % STAMPS].us = board_now_us();
-                ring->stamp_head++;
-            }
-            ring->head++;
-        }
+        ring_put(stream, (uint8_t)UART_DATA(base));
     }
 }
 
@@ -153,88 +72,32 @@ void Uart1_Handler(void)
     receive_interrupt(BOARD_DRIVE);
 }
 
-int32_t board_receive(uint32_t stream, uint64_t *stamp_us)
-{
-    ring_t *ring = &rings[stream];
-    if (ring->tail == ring->head) {
-        return -1;
-    }
-    const uint32_t at = ring->tail;
-    const uint8_t byte = ring->bytes[at % RING_BYTES];
-    if (byte == 0u) {
-        *stamp_us = board_now_us(); /* if its stamp found no room */
-        if ((ring->stamp_tail != ring->stamp_head) && (ring->stamps[ring->stamp_tail % STAMPS].at == at)) {
-            *stamp_us = ring->stamps[ring->stamp_tail % STAMPS].us;
-            ring->stamp_tail++;
-        }
-    }
-    ring->tail = at + 1u;
-    return (int32_t)byte;
-}
-
-uint32_t board_overruns(void)
-{
-    return overruns;
-}
-
 bool board_send(uint32_t stream, uint8_t byte)
 {
-    const bool free = (UART_STATE(uart_base[stream]) & 1u) == 0u;
-    if (free) {
+    const bool room = (UART_STATE(uart_base[stream]) & 1u) == 0u;
+    if (room) {
         UART_DATA(uart_base[stream]) = byte;
     }
-    return free;
-}
-
-void board_sleep(void)
-{
-    /* With interrupts masked a byte that arrives after the look still ends the WFI. */
-    const uint32_t mask = irq_off();
-    if ((rings[BOARD_LINK].tail == rings[BOARD_LINK].head) && (rings[BOARD_DRIVE].tail == rings[BOARD_DRIVE].head)) {
-        __asm volatile("dsb\n wfi" ::: "memory");
-    }
-    irq_restore(mask);
-}
-
-static void paint_stack(void)
-{
-    uint32_t here;
-    __asm volatile("mov %0, sp" : "=r"(here));
-    for (uint32_t *word = &_stack_limit; (uint32_t)(uintptr_t)word < (here - 64u); word++) {
-        *word = STACK_PAINT;
-    }
-}
-
-bool board_stack_intact(uint32_t *free_bytes)
-{
-    const volatile uint32_t *word = &_stack_limit;
-    if (free_bytes != NULL) {
-        while ((word < &_stack_top) && (*word == STACK_PAINT)) {
-            word++;
-        }
-        *free_bytes = (uint32_t)((uintptr_t)word - (uintptr_t)&_stack_limit);
-    }
-    return *(const volatile uint32_t *)&_stack_limit == STACK_PAINT;
+    return room;
 }
 
 void board_start(void)
 {
-    paint_stack();
     for (uint32_t stream = 0u; stream < BOARD_STREAMS; stream++) {
         UART_DIVIDER(uart_base[stream]) = CPU_HZ / 921600u;
         UART_CTRL(uart_base[stream]) = 1u | 2u | 8u;
     }
-    NVIC_ISER = (1u << 0) | (1u << 2); /* receive interrupts of UART 0 and 1 */
+    NVIC_ENABLE(0u); /* receive interrupts of UART 0 and 1 */
+    NVIC_ENABLE(2u);
     TIMER_LOAD = 0xFFFFFFFFu;
     TIMER_CTRL = 0x82u; /* enabled, 32 bits, free running */
     cycles_last = ~TIMER_VALUE;
     /* Right after the timer, so that the interrupt comes just after each whole millisecond. */
-    SYST_RVR = (CPU_HZ / 1000u) - 1u;
-    SYST_CVR = 0u;
-    SYST_CSR = 7u;
-    __asm volatile("cpsie i" ::: "memory");
+    cortex_start_systick(CPU_HZ);
+    irq_on();
 }
 
+/* First stage (NMI) at half of the time, reset at the whole. Its registers stay locked between feeds. */
 void board_watchdog_start(uint32_t watchdog_ms)
 {
     WDOG_LOCK = WDOG_KEY;
@@ -252,9 +115,32 @@ uint32_t board_watchdog_feed(void)
     return left / CYCLES_PER_US;
 }
 
-void board_reset(void)
+/* The first stage is an NMI and always leaves a mark: what left none was not the watchdog. */
+uint8_t board_reset_cause(bool lived)
 {
-    AIRCR = 0x05FA0004u;
-    for (;;) {
-    }
+    (void)lived;
+    return EW_RESET_CAUSE_UNKNOWN;
+}
+
+uint32_t board_entropy(void)
+{
+    return 0u; /* none on this board: sessions differ by boot count and by their predecessor */
+}
+
+/* The board model has no pins: the drive hears the enable in its setpoint frames. */
+void board_outputs(bool enable, uint32_t tick)
+{
+    (void)enable;
+    (void)tick;
+}
+
+bool board_estop(void)
+{
+    return false;
+}
+
+void board_light(uint8_t state, uint32_t tick)
+{
+    (void)state;
+    (void)tick;
 }

@@ -1,5 +1,7 @@
-/* The MCU core on the MPS2 AN386. Interrupts only fill rings and count; everything else runs in this loop, in order. */
+/* The MCU core on a board. Interrupts only fill rings and count; everything else runs in this loop, in order. */
 #include "board.h"
+#include "cortex.h"
+#include "rings.h"
 
 #include "ew_core.h"
 
@@ -23,7 +25,17 @@
 /* Bytes received in one turn, for the same reason. */
 #define RX_BURST 64u
 
+/* Says that a boot follows a life: the watchdog was running, and this was its last good tick. */
+#define ALIVE_MAGIC 0x45574C56u
+
+typedef struct {
+    uint32_t magic;
+    uint32_t tick;
+    uint32_t check; /* magic ^ tick */
+} alive_t;
+
 __attribute__((section(".noinit"))) static ew_noinit_t noinit;
+__attribute__((section(".noinit"))) static alive_t alive;
 static ew_t core;
 static uint8_t drive_off[EW_DRIVE_OFF_BYTES];
 static uint32_t drive_off_count;
@@ -36,18 +48,17 @@ typedef struct {
 
 static outbox_t outbox[BOARD_STREAMS];
 
-void last_words_watchdog(const uint32_t *stack);
-void last_words_fault(const uint32_t *stack);
-
+/* The pin first: the frame needs the drive's cooperation. */
 static void drop_enable(void)
 {
+    board_outputs(false, 0u);
     for (uint32_t i = 0u; i < drive_off_count; i++) {
         for (uint32_t spin = 0u; (spin < 10000u) && !board_send(BOARD_DRIVE, drive_off[i]); spin++) {
         }
     }
 }
 
-/* The watchdog's first stage, as NMI: nothing masks it. Its second stage follows. */
+/* The watchdog's first stage; where it is an NMI nothing masks it. The reset follows. */
 __attribute__((used)) void last_words_watchdog(const uint32_t *stack)
 {
     ew_noinit_mark(&noinit, EW_RESET_CAUSE_WATCHDOG, stack[6], ew_ticks(&core));
@@ -60,7 +71,7 @@ __attribute__((used)) void last_words_fault(const uint32_t *stack)
 {
     ew_noinit_mark(&noinit, EW_RESET_CAUSE_HARD_FAULT, stack[6], ew_ticks(&core));
     drop_enable();
-    board_reset();
+    cortex_reset();
 }
 
 /* Up to a delimiter at most, so that each frame goes in with its own stamp. */
@@ -71,7 +82,7 @@ static void take_bytes(uint32_t stream)
     uint64_t stamp_us = 0u;
     int32_t byte = -1;
     while ((count < RX_BURST) && (byte != 0)) {
-        byte = board_receive(stream, &stamp_us);
+        byte = ring_get(stream, &stamp_us);
         if (byte < 0) {
             break;
         }
@@ -108,15 +119,20 @@ static bool give_bytes(uint32_t stream)
     return (box->sent < box->count) && (burst == TX_BURST);
 }
 
-/* The one place that feeds: the tick was good, its interrupt came, and the stack is intact. */
+/* The one place that feeds: the tick was good, its interrupt came, and the stack is intact. What is fed here also keeps the
+ * drive enabled: the output and the pulse of the external monostable. */
 static void feed_if_good(uint32_t *systicks_seen)
 {
+    static uint32_t scan_tick; /* next look at all of the stack */
     ew_port_stats_t *stats = ew_port_stats(&core);
     const uint32_t systicks = board_systicks();
-    const bool once_a_second = (ew_ticks(&core) % 1000u) == 0u;
-    const bool intact = board_stack_intact(once_a_second ? &stats->stack_free_min : NULL);
+    const uint32_t tick = ew_ticks(&core);
+    const bool scan = (int32_t)(tick - scan_tick) >= 0;
+    const bool intact = cortex_stack_intact(scan ? &stats->stack_free_min : NULL);
+    scan_tick = scan ? (tick + 1000u) : scan_tick;
     if (!intact) {
         ew_port_fault(&core, EW_FAULT_STACK_OVERFLOW);
+        board_outputs(false, tick);
     }
     if (intact && (systicks != *systicks_seen)) {
         *systicks_seen = systicks;
@@ -124,14 +140,31 @@ static void feed_if_good(uint32_t *systicks_seen)
         if (margin_us < stats->watchdog_margin_min_us) {
             stats->watchdog_margin_min_us = margin_us;
         }
-        stats->rx_overrun = board_overruns();
+        alive.tick = tick;
+        alive.check = ALIVE_MAGIC ^ tick;
+        board_outputs(ew_drive_enabled(&core), tick);
+        board_light(ew_state(&core), tick);
+        stats->rx_overrun = rings_overruns();
     }
+}
+
+/* A reset that left no last words still gets a name, and the last good tick. */
+static void name_the_reset(void)
+{
+    const bool lived = (alive.magic == ALIVE_MAGIC) && (alive.check == (ALIVE_MAGIC ^ alive.tick));
+    const uint8_t cause = board_reset_cause(lived);
+    if ((cause != EW_RESET_CAUSE_UNKNOWN) && !ew_noinit_marked(&noinit)) {
+        ew_noinit_mark(&noinit, cause, 0u, lived ? alive.tick : 0u);
+    }
+    alive.magic = 0u;
 }
 
 int main(void)
 {
+    cortex_paint_stack();
+    board_start();
     const ew_port_info_t port = {
-        .entropy = 0u, /* no source of it on this board: sessions differ by boot count and by their predecessor */
+        .entropy = board_entropy(),
         .build_id = EW_BUILD_ID,
         .tick_gap_max_us = TICK_GAP_MAX_US,
         .encoder_timeout_us = ENCODER_TIMEOUT_US,
@@ -140,10 +173,13 @@ int main(void)
         .watchdog_ms = PORT_WATCHDOG_MS,
     };
     uint32_t systicks_seen = 0u;
-    board_start();
     drive_off_count = (uint32_t)ew_drive_off(drive_off);
+    name_the_reset();
     ew_init(&core, &port, &noinit, board_now_us());
     board_watchdog_start(PORT_WATCHDOG_MS);
+    alive.tick = 0u;
+    alive.check = ALIVE_MAGIC;
+    alive.magic = ALIVE_MAGIC;
     for (;;) {
         take_bytes(BOARD_LINK);
         take_bytes(BOARD_DRIVE);
@@ -158,7 +194,7 @@ int main(void)
         (void)more_drive;
 #else
         if (!more_link && !more_drive) {
-            board_sleep();
+            rings_sleep();
         }
 #endif
     }

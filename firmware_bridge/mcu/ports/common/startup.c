@@ -1,16 +1,9 @@
-/* Vectors and the way from reset to main. */
-#include <stdint.h>
+/* The way from reset to main, and the exceptions that every port has. */
+#include "cortex.h"
 
-extern uint32_t _data_load, _data_start, _data_end, _bss_start, _bss_end, _stack_top;
+extern uint32_t _data_load, _data_start, _data_end, _bss_start, _bss_end;
 
 int main(void);
-void Reset_Handler(void);
-void Nmi_Handler(void);
-void HardFault_Handler(void);
-void Unexpected_Handler(void);
-void SysTick_Handler(void);
-void Uart0_Handler(void);
-void Uart1_Handler(void);
 
 void Reset_Handler(void)
 {
@@ -45,20 +38,3 @@ void Unexpected_Handler(void)
     for (;;) {
     }
 }
-
-typedef void (*vector_t)(void);
-
-typedef struct {
-    uint32_t *stack;
-    vector_t exceptions[15];
-    vector_t interrupts[32];
-} vectors_t;
-
-#define U Unexpected_Handler
-#define H HardFault_Handler
-__attribute__((section(".vectors"), used)) const vectors_t vectors = {
-    &_stack_top,
-    {Reset_Handler, Nmi_Handler, H, H, H, H, U, U, U, U, U, U, U, U, SysTick_Handler},
-    {Uart0_Handler, U, Uart1_Handler, U, U, U, U, U, U, U, U, U, U, U, U, U,
-     U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U},
-};

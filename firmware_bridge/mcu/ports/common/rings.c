@@ -1,0 +1,88 @@
+#include "rings.h"
+
+#include "board.h"
+#include "cortex.h"
+
+#define RING_BYTES 2048u /* two of the longest frames: 22 ms at 921600 baud */
+#define STAMPS 32u
+
+typedef struct {
+    uint32_t at; /* position in the ring */
+    uint64_t us;
+} stamp_t;
+
+typedef struct {
+    uint8_t bytes[RING_BYTES];
+    volatile uint32_t head; /* the interrupt writes */
+    volatile uint32_t tail; /* the main loop reads */
+    stamp_t stamps[STAMPS];
+    volatile uint32_t stamp_head;
+    volatile uint32_t stamp_tail;
+} ring_t;
+
+static ring_t rings[BOARD_STREAMS];
+static volatile uint32_t overruns;
+
+void ring_overrun(void)
+{
+    overruns++;
+}
+
+void ring_put(uint32_t stream, uint8_t byte)
+{
+    ring_t *ring = &rings[stream];
+    if ((ring->head - ring->tail) == RING_BYTES) {
+        overruns++;
+        return;
+    }
+    ring->bytes[ring->head % RING_BYTES] = byte;
+    if ((byte == 0u) && ((ring->stamp_head - ring->stamp_tail) < STAMPS)) {
+        ring->stamps[ring->stamp_head % STAMPS].at = ring->head;
+        ring->stamps[ring->stamp_head % STAMPS].us = board_now_us();
+        ring->stamp_head++;
+    }
+    ring->head++;
+}
+
+int32_t ring_get(uint32_t stream, uint64_t *stamp_us)
+{
+    ring_t *ring = &rings[stream];
+    if (ring->tail == ring->head) {
+        return -1;
+    }
+    const uint32_t at = ring->tail;
+    const uint8_t byte = ring->bytes[at % RING_BYTES];
+    if (byte == 0u) {
+        *stamp_us = board_now_us(); /* if its stamp found no room */
+        if ((ring->stamp_tail != ring->stamp_head) && (ring->stamps[ring->stamp_tail % STAMPS].at == at)) {
+            *stamp_us = ring->stamps[ring->stamp_tail % STAMPS].us;
+            ring->stamp_tail++;
+        }
+    }
+    ring->tail = at + 1u;
+    return (int32_t)byte;
+}
+
+bool rings_empty(void)
+{
+    bool empty = true;
+    for (uint32_t stream = 0u; stream < BOARD_STREAMS; stream++) {
+        empty = empty && (rings[stream].tail == rings[stream].head);
+    }
+    return empty;
+}
+
+uint32_t rings_overruns(void)
+{
+    return overruns;
+}
+
+void rings_sleep(void)
+{
+    /* With interrupts masked a byte that arrives after the look still ends the WFI. */
+    const uint32_t mask = irq_off();
+    if (rings_empty()) {
+        __asm volatile("dsb\n wfi" ::: "memory");
+    }
+    irq_restore(mask);
+}
