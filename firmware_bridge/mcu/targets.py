@@ -32,7 +32,7 @@ class Target:
     machine: str = ""
 
 
-def _board(machine: str, cpu: str) -> dict[str, Target]:
+def _board(machine: str, cpu: str, *flags: str) -> dict[str, Target]:
     """The three variants of an emulated board."""
     folder = f"ports/{machine.replace('-', '_')}"
     sources = (
@@ -49,7 +49,7 @@ def _board(machine: str, cpu: str) -> dict[str, Target]:
     }
     return {
         f"{machine}{variant}": Target(
-            f"{machine}{variant}.elf", "arm-none-eabi-gcc", (f"-mcpu={cpu}", *_ARM, *defines), sources,
+            f"{machine}{variant}.elf", "arm-none-eabi-gcc", (f"-mcpu={cpu}", *_ARM, *flags, *defines), sources,
             libraries=("-lgcc",), linker_script=f"{folder}/link.ld", machine=machine,
         )
         for variant, defines in variants.items()
@@ -59,7 +59,8 @@ def _board(machine: str, cpu: str) -> dict[str, Target]:
 TARGETS: dict[str, Target] = {
     **_board("mps2-an386", "cortex-m4"),  # the reference: its watchdog's first stage is an NMI
     **_board("ast1030-evb", "cortex-m4"),  # throughput: UARTs with FIFOs
-    **_board("lm3s6965evb", "cortex-m3"),  # 64 KB of RAM, a watchdog that cannot be switched off
+    # 64 KB of RAM, so half of the timeline; a watchdog that cannot be switched off.
+    **_board("lm3s6965evb", "cortex-m3", "-DEW_TIMELINE_KNOTS=32"),
     "host": Target(
         "edgewam-mcu-host", "cc", ("-D_GNU_SOURCE", "-DPORT_WATCHDOG_MS=500"),
         ("ports/host/main.c", "ports/host/watchdog.c"),

@@ -16,9 +16,9 @@ from firmware_bridge.mcu.build import build, build_id
 from tests.firmware.board import OUT, Board, unused_ram
 from tests.link.gdb_stub import MASKED_SPIN, OPEN_SPIN, GdbStub
 
+MPS2, AST, LM3S = "mps2-an386-realtime", "ast1030-evb-realtime", "lm3s6965evb-realtime"
 REALTIME: tuple[tuple[Kind, str], ...] = (
-    ("qemu", "mps2-an386-realtime"), ("qemu", "ast1030-evb-realtime"), ("qemu", "lm3s6965evb-realtime"),
-    ("host", "host"),
+    ("qemu", MPS2), ("qemu", AST), ("qemu", LM3S), ("host", "host"),
 )  # fmt: skip
 
 
@@ -30,6 +30,7 @@ def test_it_boots_disarmed_and_says_who_it_is(kind: Kind, target: str) -> None:
         assert hello.build_id == build_id(target)
         assert (hello.boots, hello.reset_cause, hello.fault, hello.state) == (1, 0, 0, m.McuState.DISARMED)
         assert (hello.tick_hz, hello.watchdog_ms) == (1000, 500)
+        assert hello.max_knots == (32 if target == LM3S else m.MAX_KNOTS)
         first = board.wait(m.State)
         assert isinstance(first, m.State)
         began = time.monotonic()
@@ -54,9 +55,6 @@ def test_it_runs_a_chunk_over_both_cables(kind: Kind, target: str) -> None:
         path = [s.setpoint[0] for s in board.setpoints if s.enable]
         assert path == sorted(path) and path[0] == 0
         assert 14_900 <= path[-1] <= 15_000
-
-
-MPS2, AST, LM3S = "mps2-an386-realtime", "ast1030-evb-realtime", "lm3s6965evb-realtime"
 
 
 @pytest.mark.parametrize(

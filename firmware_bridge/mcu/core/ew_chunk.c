@@ -10,7 +10,7 @@ static int32_t chunk_flaw(const ew_t *ew, const ew_chunk_t *m)
     if (m->dt_10us < (EW_TICK_US / 10)) {
         return 2;
     }
-    if ((m->n == 0u) || (m->n > EW_MAX_KNOTS)) {
+    if ((m->n == 0u) || (m->n > EW_TIMELINE_KNOTS)) {
         return 3;
     }
     if (m->axes != ew->axes) {

@@ -191,7 +191,7 @@ static void send_ack(ew_t *ew, uint8_t type, uint16_t seq, uint8_t code, const e
         .arg = command->arg,
         .now_us = (uint64_t)command->now_us,
         .lead_us = command->lead_us,
-        .free_knots = (uint8_t)(EW_MAX_KNOTS - ew->timeline.count),
+        .free_knots = (uint8_t)(EW_TIMELINE_KNOTS - ew->timeline.count),
     };
     ew_send(ew, EW_MSG_ACK, body, ew_pack_ack(&ack, &body[EW_HEADER_BYTES]));
 }

@@ -70,7 +70,7 @@ void ew_send_hello(ew_t *ew, uint32_t nonce, int64_t now_us)
         .limits_crc = ew->locked ? ew->limits_crc : 0u,
         .locked = ew->locked ? 1u : 0u,
         .state = ew->state,
-        .max_knots = EW_MAX_KNOTS,
+        .max_knots = EW_TIMELINE_KNOTS,
         .max_axes = EW_MAX_AXES,
         .tick_hz = 1000000u / EW_TICK_US,
         .watchdog_ms = ew->port.watchdog_ms,

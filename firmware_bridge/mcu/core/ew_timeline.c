@@ -269,7 +269,7 @@ uint8_t ew_timeline_splice(ew_timeline_t *timeline, const ew_plan_t *plan, const
         return EW_ACK_CODE_JUMP;
     }
     const uint8_t kept = kept_knots(timeline, anchor, leave_us);
-    const int32_t room = (EW_MAX_KNOTS - 1) - (int32_t)kept;
+    const int32_t room = (EW_TIMELINE_KNOTS - 1) - (int32_t)kept;
     if ((plan->n - first) > room) {
         *arg = room;
         return EW_ACK_CODE_FULL;

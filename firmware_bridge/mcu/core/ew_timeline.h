@@ -7,6 +7,11 @@
 #include "ew_limiter.h"
 #include "ew_protocol.h"
 
+/* Places on this build's timeline; HELLO.max_knots tells the host. A board with little RAM has fewer than the protocol allows. */
+#ifndef EW_TIMELINE_KNOTS
+#define EW_TIMELINE_KNOTS EW_MAX_KNOTS
+#endif
+
 typedef struct {
     int64_t at_us;
     int64_t position[EW_MAX_AXES]; /* sub */
@@ -15,7 +20,7 @@ typedef struct {
 } ew_knot_t;
 
 typedef struct {
-    ew_knot_t knots[EW_MAX_KNOTS];
+    ew_knot_t knots[EW_TIMELINE_KNOTS];
     uint8_t first; /* the knots in use are knots[first .. first + count - 1]; the current segment starts at the first */
     uint8_t count;
     uint8_t axes;
@@ -27,7 +32,7 @@ typedef struct {
     int64_t dt_us;
     int64_t blend_us;
     uint8_t n;
-    int32_t position[EW_MAX_KNOTS * EW_MAX_AXES];
+    int32_t position[EW_TIMELINE_KNOTS * EW_MAX_AXES];
 } ew_plan_t;
 
 /* Where the axes are commanded to be, at the last tick. */
