@@ -1,7 +1,8 @@
 """CBMC, which Debian 12 does not have: the one that is installed, or Debian 13's, unpacked into build/tools.
 
 The package is fetched by apt from the archive that this machine already uses, under apt's own signature check, and its
-SHA-256 is pinned here. Nothing is installed: it runs from its folder with Debian 13's C library through that library's loader.
+SHA-256 is pinned here. Nothing is installed: it runs from its folder with Debian 13's C library through that
+library's loader.
 """
 
 from __future__ import annotations

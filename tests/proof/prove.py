@@ -1,8 +1,8 @@
 """The proofs: ``python -m tests.proof.prove [NAME ...] [--write]``, or ``make proof`` for all of them with ``--write``.
 
-Each harness of tests/proof/cbmc/harnesses.toml is run three times by CBMC: as it is (must be proved), with its end asserted
-unreachable (must fail, or the assumptions would contradict each other), and with one bound tightened (must fail, or the
-property would say less than it seems). ``--write`` puts the table into docs/measured/proofs.md.
+Each harness of tests/proof/cbmc/harnesses.toml is run three times by CBMC: as it is (must be proved), with its end
+asserted unreachable (must fail, or the assumptions would contradict each other), and with one bound tightened (must fail,
+or the property would say less than it seems). ``--write`` puts the table into docs/measured/proofs.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ CORE = ROOT / "firmware_bridge" / "mcu" / "core"
 TABLE = ROOT / "docs" / "measured" / "proofs.md"
 VACUITY = "vacuity: the end is reached"
 LIMIT_S = 1500.0  # of one run of the checker
-_RESULT = re.compile(r"^\[(?P<name>\S+)\] (?:line \d+ )?(?P<what>.*): (?P<verdict>SUCCESS|FAILURE|UNKNOWN)$", re.MULTILINE)
+_RESULT = re.compile(
+    r"^\[(?P<name>\S+)\] (?:line \d+ )?(?P<what>.*): (?P<verdict>SUCCESS|FAILURE|UNKNOWN)$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,13 @@ def proofs() -> list[Proof]:
 
 
 def sources_hash(proof: Proof) -> str:
-    """SHA-256 over everything that the verdict depends on: harness, core files with all headers, and the row itself."""
+    """SHA-256 over all that the verdict depends on: harness, core files with their headers, and the row itself."""
     digest = hashlib.sha256(repr(proof).encode())
-    files = [HERE / proof.file, HERE / "proof.h", *(CORE / name for name in proof.core), *sorted(CORE.glob("*.h"))]
-    for path in files:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    flags = ["-std=c11", "-ffreestanding", f"-I{CORE}", f"-I{HERE}", *(f"-D{name}" for name in proof.defines)]
+    for path in [HERE / proof.file, *(CORE / name for name in proof.core)]:
+        # Without comments and line numbers, and with what it includes, the compiler's own headers apart.
+        text = subprocess.run(["cc", "-E", "-P", *flags, str(path)], capture_output=True, text=True, check=True).stdout
+        digest.update(path.name.encode() + b"\0" + " ".join(text.split()).encode())
     return digest.hexdigest()[:16]
 
 
@@ -187,9 +191,10 @@ def sound(verdict: Verdict) -> str:
 
 HEAD = """# Proofs
 
-Written by `make proof` ({version}, {solver}); [../proof.md](../proof.md) says what they mean. Each line was run three times: as
-it is, with its end asserted unreachable, and with one bound tightened; the last two must fail, and did. *Sources* is the first
-part of the SHA-256 over the harness, the core's files in it and all headers: a test compares it with the present ones.
+Written by `make proof` ({version}, {solver}); [../proof.md](../proof.md) says what they mean. Each line was run three
+times: as it is, with its end asserted unreachable, and with one bound tightened; the last two must fail, and did. *Sources*
+is the first part of the SHA-256 over the harness and the core's files in it, without comments: a test compares it with the
+present ones.
 
 | property | holds for | checks | time (s) | verdict | sources |
 |---|---|---|---|---|---|
@@ -215,13 +220,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--write", action="store_true", help="put the table into docs/measured/proofs.md")
     parser.add_argument("--resume", action="store_true", help="with --write: keep the lines whose sources are the same")
     options = parser.parse_args(arguments)
-    kept = dict(zip(written(), re.findall(r"^\| \*\*.*$", TABLE.read_text(), re.MULTILINE), strict=False)) if options.resume else {}
+    old = TABLE.read_text() if options.resume and TABLE.is_file() else ""
+    kept = {found[1]: found[0] + "\n" for found in re.finditer(r"^\| \*\*(.+?)\*\*:.*$", old, re.MULTILINE)}
     lines, bad = [], 0
     for proof in proofs():
         if options.name and not any(part in proof.name for part in options.name):
             continue
-        if options.resume and written().get(proof.name) == sources_hash(proof):
-            lines.append(kept[proof.name] + "\n")
+        if f"proved | `{sources_hash(proof)}`" in kept.get(proof.name, ""):
+            lines.append(kept[proof.name])
             continue
         try:
             verdict = prove(proof)
