@@ -1,8 +1,8 @@
 """The proofs: ``python -m tests.proof.prove [NAME ...] [--write]``, or ``make proof`` for all of them with ``--write``.
 
 Each harness of tests/proof/cbmc/harnesses.toml is run three times by CBMC: as it is (must be proved), with its end
-asserted unreachable (must fail, or the assumptions would contradict each other), and with one bound tightened (must fail,
-or the property would say less than it seems). ``--write`` puts the table into docs/measured/proofs.md.
+asserted unreachable (must fail, or the assumptions would contradict each other), and with one bound tightened (must
+fail, or the property would say less than it seems). ``--write`` puts the table into docs/measured/proofs.md.
 """
 
 from __future__ import annotations
@@ -192,9 +192,9 @@ def sound(verdict: Verdict) -> str:
 HEAD = """# Proofs
 
 Written by `make proof` ({version}, {solver}); [../proof.md](../proof.md) says what they mean. Each line was run three
-times: as it is, with its end asserted unreachable, and with one bound tightened; the last two must fail, and did. *Sources*
-is the first part of the SHA-256 over the harness and the core's files in it, without comments: a test compares it with the
-present ones.
+times: as it is, with its end asserted unreachable, and with one bound tightened; the last two must fail, and did.
+*Sources* is the first part of the SHA-256 over the harness and the core's files in it, without comments: a test compares
+it with the present ones.
 
 | property | holds for | checks | time (s) | verdict | sources |
 |---|---|---|---|---|---|
