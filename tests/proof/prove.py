@@ -193,8 +193,8 @@ HEAD = """# Proofs
 
 Written by `make proof` ({version}, {solver}); [../proof.md](../proof.md) says what they mean. Each line was run three
 times: as it is, with its end asserted unreachable, and with one bound tightened; the last two must fail, and did.
-*Sources* is the first part of the SHA-256 over the harness and the core's files in it, without comments: a test compares
-it with the present ones.
+*Sources* is the first part of the SHA-256 over the harness and the core's files in it, without comments: a test
+compares it with the present ones.
 
 | property | holds for | checks | time (s) | verdict | sources |
 |---|---|---|---|---|---|
