@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge_wam.cli import bundle, firmware
+from edge_wam.cli import benching, bundle, firmware
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(firmware.app, name="firmware")
+app.add_typer(benching.app, name="bench", short_help="Measure latency on this machine.")
 
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE.toml", help="Run configuration. Default: robots/demo.toml.")
@@ -210,43 +211,6 @@ def evaluate(
         raise typer.Exit(1)
     if require is not None and any(summary.rate < require for summary in summaries):
         raise typer.Exit(1)
-
-
-@app.command(short_help="Measure latency on this machine.")
-def bench(
-    threads: Annotated[list[int] | None, typer.Option(help="Engine threads to measure; may be repeated.")] = None,
-    calls: Annotated[int, typer.Option(min=5, help="Measured calls of each row.")] = 200,
-    config: Config = None,
-    bundle: BundleOption = None,
-    json: Json = False,
-) -> None:
-    """Latency of the bundle on this machine: INT8 beside its float32 twin, in one run."""
-    from edge_wam.app.bench import bench as measure
-    from edge_wam.app.opening import DEMO_CONFIG, open_config, open_configured_bundle
-    from edge_wam.cli.show import as_json, facts, progress, table
-
-    opened = open_configured_bundle(open_config(config or DEMO_CONFIG, bundle=bundle))
-    with progress("rounds", None) as update:
-        found = measure(opened, threads=threads or (1, 2), calls=calls, progress=lambda done, _all: update(done, ""))
-    if json:
-        as_json(found.as_dict())
-        return
-    table(
-        [("", "left"), ("threads", "right"), ("calls", "right"), ("min ms", "right"), ("p50 ms", "right"),
-         ("p99 ms", "right"), ("processor p50 ms", "right")],
-        [
-            (r.what, str(r.threads), str(r.calls), f"{r.min_ms:.2f}", f"{r.p50_ms:.2f}", f"{r.p99_ms:.2f}",
-             f"{r.cpu_p50_ms:.2f}")
-            for r in found.rows
-        ],
-    )
-    facts([
-        ("model", f"{found.model} {found.model_hash[:16]}"),
-        ("machine", f"{found.machine}, {found.cores} cores, load before the run {found.load:.1f}, {found.runtime}"),
-        ("products", f"{found.integer_products} in integers, {found.float_products} in float"),
-        ("INT8 against float32", f"actions differ by {found.action_difference:.3g}, imagination by "
-         f"{found.video_difference:.3g} (relative)"),
-    ])
 
 
 @app.command(short_help="Check a recording against the model.")

@@ -177,9 +177,16 @@ class Emulator:
                 [*prefix, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in the terminal must not kill it before the arm has stopped
             )
+        self._prefer(self.process.pid)
         self._await_sockets()
         if self.kind == "qemu":
             self._open_qmp()
+
+    def _prefer(self, pid: int) -> None:
+        """Where the kernel weighs sessions against each other (autogroup), a nice level counts only inside its own: the
+        session of the emulator needs it too, or any build in another terminal takes half of its core."""
+        with contextlib.suppress(OSError):  # no autogroups, or not allowed: then it runs at the priority of its parent
+            Path(f"/proc/{pid}/autogroup").write_text(str(self.options.nice), encoding="ascii")
 
     def _qemu_command(self) -> list[str]:
         if shutil.which(QEMU) is None:

@@ -21,6 +21,7 @@ from firmware_bridge.host.messages import (
 )
 
 F64 = NDArray[np.float64]
+_I16, _I32 = np.dtype("<i2"), np.dtype("<i4")
 BLEND_MS = 20
 """Shortest time over which the running plan passes into the new one: two control cycles of the host."""
 _SAMPLE_BYTES_MAX = MAX_BODY_BYTES - HEADER_BYTES - CRC_BYTES - CHUNK_HEADER_BYTES
@@ -42,8 +43,7 @@ def micro_knots(q: F64, limits: LimitTable, encoding: ChunkEncoding) -> NDArray[
             f"chunk of {len(values)} knots", expected=f"at most {most} in one frame",
             remedy="send the first knots now and the rest with the next plan",
         )
-    low = np.array([axis.position_min for axis in limits.axes], dtype=np.int64)
-    high = np.array([axis.position_max for axis in limits.axes], dtype=np.int64)
+    low, high = limits.knots.low, limits.knots.high
     with np.errstate(invalid="ignore", over="ignore"):
         scaled = np.rint(values * MICRO)
         inside = (scaled >= low) & (scaled <= high)  # false for a number that is none
@@ -74,12 +74,14 @@ def check_times(t0_ns: int, dt_ns: int, knots: int, now_ns: int) -> None:
 
 
 def _compact(samples: NDArray[np.int64], limits: LimitTable) -> bytes:
-    """int16 in steps of each axis' lsb, rounded to the nearest step that lies inside the position limits."""
-    lsb = np.array([axis.lsb for axis in limits.axes], dtype=np.int64)
-    low = -(-np.array([axis.position_min for axis in limits.axes], dtype=np.int64) // lsb)
-    high = np.array([axis.position_max for axis in limits.axes], dtype=np.int64) // lsb
-    steps = (2 * samples + lsb) // (2 * lsb)
-    return bytes(np.clip(steps, low, high).astype("<i2").tobytes())
+    """int16 in steps of each axis' lsb, rounded to the nearest step that lies inside the position limits.
+
+    The quotient is taken in float64 (numpy divides integers one by one): numerators are whole and below 2^28, steps at
+    least 1/12000 apart from the next integer, so its floor is exact.
+    """
+    bounds = limits.knots
+    steps = np.floor((2.0 * samples + bounds.lsb) / (2.0 * bounds.lsb))
+    return np.minimum(np.maximum(steps, bounds.step_low), bounds.step_high).astype(_I16).tobytes()
 
 
 def chunk_message(
@@ -97,5 +99,5 @@ def chunk_message(
         mode=ChunkMode.REPLACE_FROM_T0,
         blend_ms=BLEND_MS,
         interpolation=ChunkInterpolation.HERMITE,
-        samples=_compact(samples, limits) if compact else samples.astype("<i4").tobytes(),
+        samples=_compact(samples, limits) if compact else samples.astype(_I32).tobytes(),
     )

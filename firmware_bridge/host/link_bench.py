@@ -1,0 +1,320 @@
+"""How fast the link is: round trip and throughput of a chunk against its wire, and what a chunk costs the host.
+
+Measured: a real link sends real chunks to a running microcontroller over a wire that is paced byte by byte, and the
+MCU's own acknowledgement ends the clock. Computed: the wire time of request and answer, from their bytes and bits. The
+two are never mixed: a wire that was only computed has no percentiles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from firmware_bridge.errors import LinkError
+from firmware_bridge.host.bench_rig import DT_NS, LEAD_NS, LIMITS, MCUS, Mcu, WithDrive, running, sway
+from firmware_bridge.host.framing import LinkFrame, encode_frame
+from firmware_bridge.host.link import Link
+from firmware_bridge.host.link_state import LinkCounters
+from firmware_bridge.host.messages import Ack, Chunk, ChunkEncoding, McuState
+from firmware_bridge.host.motion import chunk_message, micro_knots
+from firmware_bridge.host.paced import BITS_PER_BYTE, PacedTransport
+from firmware_bridge.host.transport import Transport
+
+BAUDS = (1_000_000, 3_000_000)
+CLOCK_ERROR_NS = 5_000_000
+APART_S = (0.004, 0.008)
+"""Pause between two measured chunks: by chance, so that they meet every phase of the control tick and of STATE."""
+ANSWER_S = 0.5
+ATTEMPTS = 5
+_MOVABLE = (McuState.ARMED, McuState.RUN, McuState.STARVED)
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Of measured values. Percentiles are values that happened, never a mean of two."""
+
+    count: int
+    min: float
+    p50: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        a = np.asarray(values, dtype=np.float64)
+        p50, p99 = (float(np.percentile(a, p, method="higher")) for p in (50, 99))
+        return cls(len(a), float(a.min()), p50, p99, float(a.max()))
+
+
+@dataclass(frozen=True, slots=True)
+class WireRow:
+    """One wire, one microcontroller, one encoding.
+
+    Attributes:
+        wire: ``serial 1000000``.
+        mcu: name in :data:`bench_rig.MCUS`.
+        encoding: of the chunk's samples.
+        request_bytes, answer_bytes: frames on the wire, delimiter included.
+        wire_us: both frames' time on the wire, computed.
+        round_trip_us: from the call that sends to the call that returns the answer, measured.
+        refused: chunks that were not accepted, of all in both measurements.
+        interruptions: times that a stall of this machine stopped the arm, which was then armed again.
+        sustained_bytes_s: bytes of accepted chunks a second, sent as fast as answers allow, measured.
+        wire_bytes_s: what the wire could carry.
+        late_us: how late the pacing handed frames on: the error of the measurement.
+    """
+
+    wire: str
+    mcu: str
+    encoding: str
+    request_bytes: int
+    answer_bytes: int
+    wire_us: float
+    round_trip_us: Spread
+    refused: int
+    interruptions: int
+    sustained_bytes_s: float
+    wire_bytes_s: float
+    late_us: Spread
+
+    @property
+    def share(self) -> float:
+        """Sustained rate over the wire's."""
+        return self.sustained_bytes_s / self.wire_bytes_s
+
+
+@dataclass(frozen=True, slots=True)
+class CostRow:
+    """Processor time of the host for one chunk, by parts of its path, in microseconds of this thread."""
+
+    encoding: str
+    send_us: Spread
+    answer_us: Spread
+
+    @property
+    def p50_us(self) -> float:
+        return self.send_us.p50 + self.answer_us.p50
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """Everything that one call of :func:`bench_link` found."""
+
+    load: float
+    wires: tuple[WireRow, ...]
+    costs: tuple[CostRow, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON, with the share of each wire."""
+        out = dataclasses.asdict(self)
+        for row, made in zip(self.wires, out["wires"], strict=True):
+            made["share"] = row.share
+        return out
+
+
+def chunk_bytes(encoding: ChunkEncoding) -> int:
+    """Wire bytes of the chunk of the rig."""
+    message = chunk_message(micro_knots(sway(0), LIMITS, encoding), 0, DT_NS, 1, LIMITS, encoding)
+    return len(encode_frame(LinkFrame(Chunk.TYPE, 1, 1, message.pack()).pack()))
+
+
+def answer_bytes() -> int:
+    """Wire bytes of its acknowledgement."""
+    return len(encode_frame(LinkFrame(Ack.TYPE, 1, 1, Ack(Chunk.TYPE, 0, 1, 0, 1 << 30, 60_000, 40).pack()).pack()))
+
+
+class _Session:
+    """An armed link, and chunk after chunk over it. A PC that stalls for 100 ms stops the arm, as it must: it is then
+    armed again and the pause is counted, because a benchmark that fails on noise says nothing."""
+
+    def __init__(self, transport: Transport, encoding: ChunkEncoding) -> None:
+        self.transport = transport
+        self.link = Link(transport, LIMITS, max_clock_error_ns=CLOCK_ERROR_NS, encoding=encoding)
+        self.link.connect()
+        self.chunk_id = 0
+        self.interruptions = -1
+        self._arm()
+
+    def pause(self, seconds: float) -> None:
+        """Let the wire fall silent; heartbeats go on."""
+        self.link.heartbeat(self.chunk_id, 0)
+        self.link.service(time.monotonic_ns() + round(seconds * 1e9))
+        if self.link.state.mcu_state not in _MOVABLE:
+            self._arm()
+
+    def send(self) -> int:
+        """Processor time of this thread in the link, ns. Raises LinkBusy when two chunks are unanswered."""
+        t0_ns = time.monotonic_ns() + LEAD_NS
+        knots = sway(t0_ns)
+        begin = time.thread_time_ns()
+        self.link.send_chunk(t0_ns, DT_NS, knots, self.chunk_id + 1)
+        spent = time.thread_time_ns() - begin
+        self.chunk_id += 1
+        return spent
+
+    def answered(self) -> bool:
+        """The newest chunk."""
+        last = self.link.state.last_chunk
+        return last is not None and last.chunk_id == self.chunk_id
+
+    def await_answer(self) -> bool:
+        """False: none came."""
+        deadline = time.monotonic() + ANSWER_S
+        while not self.answered():
+            if time.monotonic() > deadline:
+                return False
+            self.transport.wait(0.01)
+            self.link.poll()
+        return True
+
+    @property
+    def counters(self) -> LinkCounters:
+        return self.link.state.counters
+
+    def end(self) -> None:
+        self.link.disarm()
+        self.link.service(time.monotonic_ns() + 50_000_000)
+
+    def _arm(self) -> None:
+        for attempt in range(ATTEMPTS):
+            self.interruptions += 1
+            try:
+                if self.link.state.mcu_state not in (McuState.DISARMED, McuState.CONFIGURED):
+                    self.end()
+                self.link.clear_fault()
+                self.link.configure()
+                self.link.arm()
+            except LinkError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                self.chunk_id = 0
+                return
+
+
+def _round_trips(session: _Session, count: int, random: np.random.Generator) -> list[float]:
+    """Microseconds, one chunk at a time on a silent wire."""
+    found: list[float] = []
+    while len(found) < count:
+        session.pause(float(random.uniform(*APART_S)))
+        begin = time.monotonic_ns()
+        with contextlib.suppress(LinkError):  # stopped or disarmed between the pause and now
+            session.send()
+            if session.await_answer():
+                found.append((time.monotonic_ns() - begin) / 1e3)
+    return found
+
+
+def _sustained(session: _Session, seconds: float) -> float:
+    """Accepted chunks a second, with as many on their way as the link allows."""
+    session.pause(APART_S[1])
+    accepted = session.counters.chunks_accepted
+    begin = time.monotonic()
+    while time.monotonic() - begin < seconds:
+        session.link.heartbeat(session.chunk_id, 0)
+        with contextlib.suppress(LinkError):  # busy: that is the point
+            session.send()
+        session.transport.wait(0.002)
+        session.link.poll()
+    return (session.counters.chunks_accepted - accepted) / (time.monotonic() - begin)
+
+
+def measure_cost(encoding: ChunkEncoding, *, chunks: int) -> CostRow:
+    """What a chunk costs the host's processor, over the socket of the host port: no pacing, nothing simulated here.
+
+    Raises:
+        FirmwareError: the host port cannot be started.
+        LinkError: it stopped answering.
+    """
+    sends: list[float] = []
+    answers: list[float] = []
+    with running(MCUS["host"]) as transport:
+        assert isinstance(transport, WithDrive)
+        session = _Session(transport, encoding)
+        while len(answers) < chunks:
+            session.pause(0.002)
+            transport.quiet = True  # the drive's frames are no part of a chunk
+            sends.append(session.send() / 1e3)
+            deadline = time.monotonic() + ANSWER_S
+            while not session.answered() and time.monotonic() < deadline:
+                transport.wait(0.01)
+                begin = time.thread_time_ns()
+                messages = session.link.poll()
+                spent = time.thread_time_ns() - begin
+                if len(messages) == 1 and isinstance(messages[0], Ack):  # read together with a STATE it would cost more
+                    answers.append(spent / 1e3)
+            transport.quiet = False
+        session.end()
+    return CostRow(encoding.name, Spread.of(sends), Spread.of(answers))
+
+
+def measure_serial(
+    mcu: Mcu, baud: int, encoding: ChunkEncoding, *, chunks: int, seconds: float, seed: int = 0
+) -> WireRow:
+    """One row of the table.
+
+    Raises:
+        FirmwareError: the microcontroller cannot be started.
+        LinkError: it stopped answering.
+    """
+    with running(mcu) as bare:
+        paced = PacedTransport(bare, baud)
+        session = _Session(paced, encoding)
+        times = _round_trips(session, chunks, np.random.default_rng(seed))
+        rate = _sustained(session, seconds)
+        refused, interruptions = session.counters.chunks_refused, session.interruptions
+        session.end()
+    request, answer = chunk_bytes(encoding), answer_bytes()
+    return WireRow(
+        wire=f"serial {baud}",
+        mcu=mcu.name,
+        encoding=encoding.name,
+        request_bytes=request,
+        answer_bytes=answer,
+        wire_us=(request + answer) * BITS_PER_BYTE / baud * 1e6,
+        round_trip_us=Spread.of(times),
+        refused=refused,
+        interruptions=interruptions,
+        sustained_bytes_s=rate * request,
+        wire_bytes_s=baud / BITS_PER_BYTE,
+        late_us=Spread.of([late / 1e3 for late in paced.late_ns]),
+    )
+
+
+def bench_link(
+    mcus: Sequence[str],
+    *,
+    bauds: Sequence[int] = BAUDS,
+    chunks: int = 500,
+    seconds: float = 3.0,
+    progress: Progress = lambda _: None,
+) -> LinkReport:
+    """Every wire to every microcontroller in both encodings, and the host's own cost.
+
+    Args:
+        mcus: names in :data:`bench_rig.MCUS`.
+        chunks: round trips of each row.
+        seconds: of sustained sending, each row.
+        progress: told what is measured now.
+
+    Raises:
+        FirmwareError: a microcontroller cannot be started.
+        LinkError: it stopped answering.
+    """
+    load = os.getloadavg()[0]
+    wires = []
+    for name in mcus:
+        for encoding in (ChunkEncoding.I16_LSB, ChunkEncoding.I32_MICRO):
+            for baud in bauds:
+                progress(f"{name}, {baud} baud, {encoding.name}")
+                wires.append(measure_serial(MCUS[name], baud, encoding, chunks=chunks, seconds=seconds))
+    progress("host processor time")
+    costs = [measure_cost(encoding, chunks=chunks) for encoding in (ChunkEncoding.I16_LSB, ChunkEncoding.I32_MICRO)]
+    return LinkReport(load, tuple(wires), tuple(costs))
