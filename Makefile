@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --quiet
 KERNEL_SOURCES := setup.py $(wildcard kernels/*/*)
 
-.PHONY: help demo test check setup setup-test kernels clean
+.PHONY: help demo test check proof setup setup-test kernels clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,9 @@ check: setup-test ## lint, types, import rules, dead code, spelling, generated f
 	$(BIN)/vulture
 	$(BIN)/codespell
 	$(BIN)/python -m firmware_bridge.protocol.generate --check
+
+proof: setup-test ## prove the properties of the firmware's core (minutes; fetches CBMC once)
+	$(BIN)/python -m tests.proof.prove --resume --write
 
 setup: build/stamps/packages $(VENV)/stamps/sim build/stamps/kernels ## what the demo needs
 setup-test: build/stamps/packages $(VENV)/stamps/test build/stamps/kernels ## what the tests need

@@ -41,32 +41,28 @@ size_t ew_cobs_encode(const uint8_t *in, size_t count, uint8_t *out)
 
 size_t ew_cobs_decode(const uint8_t *in, size_t count, uint8_t *out, size_t capacity)
 {
-    size_t from = 0u;
     size_t to = 0u;
-    while (from < count) {
-        const size_t code = in[from];
-        /* A zero never occurs inside a frame, and a block must not reach past the end. */
-        if ((code == 0u) || ((from + code) > count)) {
-            return 0u;
+    uint8_t left = 0u;  /* bytes to come in this block */
+    bool zero = false;  /* the block before this one stands for a zero behind it */
+    for (size_t from = 0u; from < count; from++) {
+        const bool code = (left == 0u);
+        if ((in[from] == 0u) || ((to >= capacity) && (!code || zero))) {
+            return 0u; /* a zero never occurs inside a frame */
         }
-        from++;
-        for (size_t k = 1u; k < code; k++) {
-            if ((in[from] == 0u) || (to >= capacity)) {
-                return 0u;
-            }
+        if (!code) {
             out[to] = in[from];
             to++;
-            from++;
-        }
-        if ((code != 0xFFu) && (from < count)) {
-            if (to >= capacity) {
-                return 0u;
+            left--;
+        } else {
+            left = (uint8_t)(in[from] - 1u); /* read first: out may be in */
+            if (zero) {
+                out[to] = 0u;
+                to++;
             }
-            out[to] = 0u;
-            to++;
+            zero = (left != 0xFEu);
         }
     }
-    return to;
+    return (left == 0u) ? to : 0u; /* a block that reaches past the end is none */
 }
 
 size_t ew_receiver_push(ew_receiver_t *receiver, uint8_t byte)
