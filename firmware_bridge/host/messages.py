@@ -26,7 +26,7 @@ def _refuse(name: str, length: int) -> LinkError:
     )
 
 
-SCHEMA_HASH = 0x1b930bdd
+SCHEMA_HASH = 0x747eed93
 
 MAX_AXES = 16
 """Axes that one MCU drives at most."""
@@ -98,6 +98,22 @@ EFFORT_MAX_MAX = 2000000000
 """Limit table: largest effort, micro-N m or micro-N."""
 LSB_MAX = 6000
 """Limit table: largest micro-units per LSB of the i16 encoding."""
+DRIVE_RATIO_MAX = 1000000
+"""Drive binding: largest |numerator| and denominator of the ratio."""
+DRIVE_ERR_MODEL = 65536
+"""Drive error: not the model, number or scale that was bound."""
+DRIVE_ERR_SETUP = 131072
+"""Drive error: wrong mode, protections off, or instructions not answered."""
+DRIVE_ERR_RANGE = 262144
+"""Drive error: its own position limits are narrower than those of the axis."""
+DRIVE_ERR_TIMEOUT = 524288
+"""Drive error: its own watchdog is off, so it would hold on for ever."""
+DRIVE_ERR_VALUE = 1048576
+"""Drive error: it reported a number outside of what its model can say."""
+DRIVE_ERR_DROPPED = 2097152
+"""Drive error: its torque is off although it was told to be on."""
+DRIVE_ERR_SETPOINT = 4194304
+"""Drive error: a setpoint that its numbers cannot carry."""
 HEARTBEAT_FLAG_ARMED = 1
 """HEARTBEAT.flags bit 0: the host believes that the arm is armed."""
 STATE_FLAG_DRIVE_ON = 1
@@ -301,7 +317,7 @@ EVENTKIND_TEXT: dict[int, Text] = {
     2: Text('STOP', 'arg0 = stop cause', ''),
     3: Text('FAULT', 'arg0 = fault, arg1 = axis or -1', ''),
     4: Text('EVENTS_LOST', 'arg0 = events that were overwritten before they were acknowledged', ''),
-    5: Text('DRIVE', "arg0 = axis, arg1 = the drive's own error bits", ''),
+    5: Text('DRIVE', "arg0 = axis, arg1 = the drive's own error bits, from bit 16 on DRIVE_ERR_*", ''),
 }
 
 
@@ -411,6 +427,74 @@ DRIVEKIND_TEXT: dict[int, Text] = {
     0: Text('SIM', 'setpoint and encoder frames on the drive stream', ''),
     1: Text('FEETECH', 'servo on a half-duplex serial bus (STS and SCS series)', ''),
     2: Text('MIT', 'motor drive on CAN in MIT mode (Damiao, CubeMars)', ''),
+}
+
+
+class FeetechModel(IntEnum):
+    """DRIVE_SET.model of a FEETECH drive. Torque at stall is the maker's."""
+
+    NONE = 0
+    STS3215 = 1
+    STS3215_12V = 2
+    STS3250 = 3
+    SM8512BL = 4
+    SCS0009 = 5
+
+
+FEETECHMODEL_TEXT: dict[int, Text] = {
+    0: Text('NONE', 'not a model', ''),
+    1: Text('STS3215', '7.4 V, 1.91 N m', ''),
+    2: Text('STS3215_12V', '12 V, 2.94 N m; reports the same number as the 7.4 V one', ''),
+    3: Text('STS3250', '12 V, 4.9 N m', ''),
+    4: Text('SM8512BL', '24 V, 8.34 N m', ''),
+    5: Text('SCS0009', '6 V, 0.225 N m, 1024 steps over 300 degrees', ''),
+}
+
+
+class MitModel(IntEnum):
+    """DRIVE_SET.model of a MIT drive. Ranges are +-rad, +-rad/s, +-N m."""
+
+    NONE = 0
+    DM4310 = 1
+    DM4310_48V = 2
+    DM4340 = 3
+    DM4340_48V = 4
+    DM6006 = 5
+    DM8006 = 6
+    DM8009 = 7
+    DM10010L = 8
+    DM10010 = 9
+    DMH3510 = 10
+    DMH6215 = 11
+    DMG6220 = 12
+    AK10_9 = 13
+    AK60_6 = 14
+    AK70_10 = 15
+    AK80_6 = 16
+    AK80_9 = 17
+    AK80_64 = 18
+
+
+MITMODEL_TEXT: dict[int, Text] = {
+    0: Text('NONE', 'not a model', ''),
+    1: Text('DM4310', 'Damiao: 12.5, 30, 10', ''),
+    2: Text('DM4310_48V', 'Damiao: 12.5, 50, 10', ''),
+    3: Text('DM4340', 'Damiao: 12.5, 8, 28', ''),
+    4: Text('DM4340_48V', 'Damiao: 12.5, 10, 28', ''),
+    5: Text('DM6006', 'Damiao: 12.5, 45, 20', ''),
+    6: Text('DM8006', 'Damiao: 12.5, 45, 40', ''),
+    7: Text('DM8009', 'Damiao: 12.5, 45, 54', ''),
+    8: Text('DM10010L', 'Damiao: 12.5, 25, 200', ''),
+    9: Text('DM10010', 'Damiao: 12.5, 20, 200', ''),
+    10: Text('DMH3510', 'Damiao: 12.5, 280, 1', ''),
+    11: Text('DMH6215', 'Damiao: 12.5, 45, 10', ''),
+    12: Text('DMG6220', 'Damiao: 12.5, 45, 10', ''),
+    13: Text('AK10_9', 'CubeMars: 12.5, 50, 65', ''),
+    14: Text('AK60_6', 'CubeMars: 12.5, 45, 15', ''),
+    15: Text('AK70_10', 'CubeMars: 12.5, 50, 25', ''),
+    16: Text('AK80_6', 'CubeMars: 12.5, 76, 12', ''),
+    17: Text('AK80_9', 'CubeMars: 12.5, 50, 18', ''),
+    18: Text('AK80_64', 'CubeMars: 12.5, 8, 144', ''),
 }
 
 

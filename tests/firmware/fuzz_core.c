@@ -242,7 +242,13 @@ int main(int argc, char **argv)
     }
     state = (strtoull(argv[1], NULL, 10) * 2u) + 1u;
     const long rounds = strtol(argv[2], NULL, 10);
-    const ew_port_info_t port = {1u, 1u, EW_TICK_GAP_MAX_US, EW_ENCODER_TIMEOUT_US, EW_CLOCK_ERROR_MAX_US, EW_VERSION, 0u};
+    const ew_port_info_t port = {.entropy = 1u,
+                                 .build_id = 1u,
+                                 .tick_gap_max_us = EW_TICK_GAP_MAX_US,
+                                 .encoder_timeout_us = EW_ENCODER_TIMEOUT_US,
+                                 .clock_error_max_us = EW_CLOCK_ERROR_MAX_US,
+                                 .version = EW_VERSION,
+                                 .drive_buses = 6u};
     unsigned long moved = 0u;
     for (long round = 0; round < rounds; round++) {
         now_us = random64() % ((uint64_t)1 << 34);

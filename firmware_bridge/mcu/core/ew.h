@@ -19,6 +19,8 @@ typedef struct {
     uint32_t clock_error_max_us; /* EW_CLOCK_ERROR_MAX_US, more in the real-time emulator build */
     uint32_t version;            /* major << 16 | minor << 8 | patch */
     uint16_t watchdog_ms;        /* time from last feed to reset, 0: none */
+    uint8_t drive_buses;         /* bit per DriveKind that this board has a wire for; SIM always */
+    uint32_t servo_slack_us;     /* what this port adds to the answering time of a servo, 0 as shipped */
 } ew_port_info_t;
 
 /* What the port measures; it writes, STATS reports. */
@@ -81,6 +83,21 @@ size_t ew_drive_tx(ew_t *ew, uint8_t *bytes, size_t capacity);
 void ew_drive_encoder(ew_t *ew, const int32_t *position, const int32_t *effort, uint8_t axes, uint64_t now_us);
 uint8_t ew_drive_setpoint(const ew_t *ew, int32_t *setpoint, uint8_t capacity);
 bool ew_drive_enabled(const ew_t *ew);
+
+/* Servos on a half-duplex serial bus of 1 Mbaud. The next packet, 0: none now; its bytes go out back to back with the receiver
+ * off, then the line is turned round. Ask whenever the line is idle, at least once a millisecond. */
+#define EW_SERVO_TX_BYTES 64u
+size_t ew_servo_tx(ew_t *ew, uint8_t *bytes, size_t capacity, uint64_t now_us);
+void ew_servo_rx(ew_t *ew, const uint8_t *bytes, size_t count, uint64_t now_us);
+
+/* Motor drives on CAN of 1 Mbit/s, on a controller of their own. Ask for frames until there is none, once a millisecond. */
+bool ew_motor_tx(ew_t *ew, ew_can_frame_t *frame, uint64_t now_us);
+void ew_motor_rx(ew_t *ew, const ew_can_frame_t *frame, uint64_t now_us);
+
+/* Last words to these, without the core: bytes that every servo understands (64, or 0.64 ms); the identifiers to which a frame
+ * of ew_mit_off has to go, which change with a commit only. */
+size_t ew_servo_off(uint8_t *out);
+uint8_t ew_motor_off(const ew_t *ew, uint16_t *ids, uint8_t capacity);
 
 /* The last words of a port to the drive: a delimiter, which ends whatever was under way, and a frame that drops the enable.
  * Made at boot, so that an NMI only has to write bytes. out holds EW_DRIVE_OFF_BYTES. Returns the length. */

@@ -142,6 +142,7 @@ void ew_init(ew_t *ew, const ew_port_info_t *port, ew_noinit_t *noinit, uint64_t
     ew->encoder_us = EW_NEVER_US;
     ew->hold_us = EW_NEVER_US;
     ew->via = EW_VIA_SERIAL;
+    ew_drives_init(&ew->bus, port->drive_buses, port->servo_slack_us);
     ew->tick_us = ((int64_t)now_us / EW_TICK_US) * EW_TICK_US;
     ew->state = EW_STATE_BOOT;
     read_noinit(ew);

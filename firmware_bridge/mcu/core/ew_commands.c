@@ -36,6 +36,11 @@ static uint8_t on_arm(ew_t *ew, ew_command_t *command)
     if (m.limits_crc != ew->limits_crc) {
         return EW_ACK_CODE_BAD_LIMITS_CRC;
     }
+    const uint8_t waiting = ew_drive_not_ready(ew);
+    if (waiting < ew->axes) {
+        command->arg = (int32_t)waiting;
+        return EW_ACK_CODE_DRIVE;
+    }
     if (!ew_encoder_fresh(ew, command->now_us)) {
         return EW_ACK_CODE_NO_ENCODER;
     }

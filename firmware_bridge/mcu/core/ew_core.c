@@ -151,7 +151,7 @@ static void run_tick(ew_t *ew, int64_t now_us)
     if (ew->drive_on || ew->off_pending) {
         ew_finish_stops(ew, now_us);
     }
-    ew->setpoint_new = true;
+    ew_command_drives(ew, now_us);
     ew_telemetry(ew, now_us);
 }
 

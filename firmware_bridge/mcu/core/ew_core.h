@@ -3,6 +3,7 @@
 #define EW_CORE_H
 #include "ew.h"
 #include "ew_can_link.h"
+#include "ew_drive.h"
 #include "ew_frame.h"
 #include "ew_states.h"
 #include "ew_timeline.h"
@@ -69,6 +70,8 @@ struct ew {
     uint16_t clipped;
 
     /* encoder */
+    ew_drives_t bus;        /* the drives at work; their bindings as uploaded are in drives */
+    uint32_t drive_told[EW_MAX_AXES]; /* errors that an EVENT has told */
     int32_t encoder[EW_MAX_AXES];
     int32_t effort[EW_MAX_AXES];
     uint8_t encoder_axes;
@@ -124,8 +127,14 @@ void ew_finish_stops(ew_t *ew, int64_t now_us);
 
 /* ew_drive.c */
 bool ew_encoder_fresh(const ew_t *ew, int64_t now_us);
+uint8_t ew_drives_fit(const ew_t *ew, uint8_t axes);   /* the first axis whose binding cannot work, or axes */
+void ew_bind_drives(ew_t *ew, int64_t now_us);         /* after the tables were locked */
+uint8_t ew_drive_not_ready(const ew_t *ew);            /* the first axis that may not be armed, or axes */
+void ew_supervise_drives(ew_t *ew, int64_t now_us);    /* faults and events of drives */
+void ew_command_drives(ew_t *ew, int64_t now_us);      /* the tick's setpoints */
 uint8_t ew_shown_axes(const ew_t *ew);
 int32_t ew_setpoint_micro(const ew_t *ew, uint8_t axis);
+int32_t ew_setpoint_velocity(const ew_t *ew, uint8_t axis); /* micro-units/s */
 
 /* ew_limits.c */
 void ew_bounds_of(const ew_limits_t *limits, ew_axis_limits_t *bounds); /* per second to per tick */

@@ -1,10 +1,102 @@
-/* The drive side: encoder values in, setpoints out. */
+/* The core's side of the drives: what they report becomes the encoder, what the limiter made becomes their setpoint. */
 #include "ew_core.h"
+
+/* The first axis without a fresh position, or the number of axes. */
+static uint8_t stale_axis(const ew_t *ew, int64_t now_us)
+{
+    return ew_drives_stale(&ew->bus, ew->bus.seen, now_us, (int64_t)ew->port.encoder_timeout_us);
+}
 
 bool ew_encoder_fresh(const ew_t *ew, int64_t now_us)
 {
-    return (ew->encoder_us != EW_NEVER_US) && ((now_us - ew->encoder_us) < (int64_t)ew->port.encoder_timeout_us) &&
-           (!ew->locked || (ew->encoder_axes == ew->axes));
+    return (ew->bus.seen > 0u) && (!ew->locked || (ew->bus.seen == ew->axes)) && (stale_axis(ew, now_us) == ew->bus.seen);
+}
+
+/* Takes over what came in since the last look. */
+static void collect(ew_t *ew)
+{
+    for (uint8_t axis = 0u; axis < ew->bus.seen; axis++) {
+        ew_axis_drive_t *drive = &ew->bus.drive[axis];
+        if (drive->fresh) {
+            drive->fresh = false;
+            ew->encoder[axis] = drive->position;
+            ew->effort[axis] = drive->effort;
+            ew->encoder_us = drive->answered_us;
+            ew->encoder_new = true;
+        }
+    }
+    ew->encoder_axes = ew->bus.seen;
+}
+
+static void spans_of(const ew_t *ew, uint8_t axes, ew_drive_span_t *spans)
+{
+    for (uint8_t axis = 0u; axis < axes; axis++) {
+        const ew_limits_t *limits = &ew->limits[axis];
+        const ew_drive_span_t span = {limits->position_min, limits->position_max, limits->velocity_max};
+        spans[axis] = span;
+    }
+}
+
+uint8_t ew_drives_fit(const ew_t *ew, uint8_t axes)
+{
+    ew_drive_span_t spans[EW_MAX_AXES];
+    spans_of(ew, axes, spans);
+    return ew_drives_unfit(&ew->bus, ew->drives, spans, axes);
+}
+
+void ew_bind_drives(ew_t *ew, int64_t now_us)
+{
+    ew_drive_span_t spans[EW_MAX_AXES];
+    spans_of(ew, ew->axes, spans);
+    for (uint8_t axis = 0u; axis < ew->axes; axis++) {
+        ew->drive_told[axis] = 0u;
+    }
+    ew_drives_bind(&ew->bus, ew->drives, spans, ew->axes, now_us);
+}
+
+uint8_t ew_drive_not_ready(const ew_t *ew)
+{
+    return ew_drives_not_ready(&ew->bus);
+}
+
+/* One EVENT for each error that is new, so that it is known before somebody wants to arm. */
+static void tell_errors(ew_t *ew, int64_t now_us)
+{
+    for (uint8_t axis = 0u; axis < ew->bus.axes; axis++) {
+        const uint32_t errors = ew->bus.drive[axis].errors;
+        if ((errors & ~ew->drive_told[axis]) != 0u) {
+            ew_emit(ew, EW_EVENT_KIND_DRIVE, (int32_t)axis, (int32_t)errors, now_us);
+        }
+        ew->drive_told[axis] |= errors;
+    }
+}
+
+void ew_supervise_drives(ew_t *ew, int64_t now_us)
+{
+    collect(ew);
+    tell_errors(ew, now_us);
+    if (!ew->drive_on) {
+        return;
+    }
+    const uint8_t wrong = ew_drives_in_error(&ew->bus);
+    if (wrong < ew->bus.axes) {
+        ew_fault(ew, EW_FAULT_DRIVE_ERROR, (int32_t)wrong, now_us);
+    }
+    if (!ew_encoder_fresh(ew, now_us)) {
+        const uint8_t lost = stale_axis(ew, now_us);
+        const bool stream = (lost >= ew->bus.seen) || ew_drive_is(&ew->bus, lost, EW_DRIVE_KIND_SIM);
+        ew_fault(ew, EW_FAULT_ENCODER_LOST, stream ? -1 : (int32_t)lost, now_us);
+    }
+}
+
+void ew_command_drives(ew_t *ew, int64_t now_us)
+{
+    for (uint8_t axis = 0u; axis < ew->bus.seen; axis++) {
+        ew->bus.setpoint[axis] = ew_setpoint_micro(ew, axis);
+        ew->bus.velocity[axis] = ew_setpoint_velocity(ew, axis);
+    }
+    ew_drives_tick(&ew->bus, ew->drive_on, false, ew->stats.ticks, now_us);
+    ew->setpoint_new = true;
 }
 
 uint8_t ew_shown_axes(const ew_t *ew)
@@ -22,19 +114,19 @@ int32_t ew_setpoint_micro(const ew_t *ew, uint8_t axis)
     return (int32_t)((position + ((position < 0) ? -(EW_SUB / 2) : (EW_SUB / 2))) / EW_SUB);
 }
 
+int32_t ew_setpoint_velocity(const ew_t *ew, uint8_t axis)
+{
+    return ew->drive_on ? (int32_t)((ew->axis[axis].velocity * (1000000 / EW_TICK_US)) / EW_SUB) : 0;
+}
+
 void ew_drive_encoder(ew_t *ew, const int32_t *position, const int32_t *effort, uint8_t axes, uint64_t now_us)
 {
     if ((axes == 0u) || (axes > EW_MAX_AXES) || (ew->locked && (axes != ew->axes))) {
         ew->stats.drive_bad++;
         return;
     }
-    for (uint8_t axis = 0u; axis < axes; axis++) {
-        ew->encoder[axis] = position[axis];
-        ew->effort[axis] = effort[axis];
-    }
-    ew->encoder_axes = axes;
-    ew->encoder_us = (int64_t)now_us;
-    ew->encoder_new = true;
+    ew_sim_take(&ew->bus, position, effort, axes, (int64_t)now_us);
+    collect(ew);
 }
 
 void ew_drive_rx(ew_t *ew, const uint8_t *bytes, size_t count, uint64_t now_us)
@@ -91,4 +183,38 @@ size_t ew_drive_off(uint8_t *out)
 bool ew_drive_enabled(const ew_t *ew)
 {
     return ew->drive_on;
+}
+
+/* ---- the wires of real drives ---- */
+
+size_t ew_servo_tx(ew_t *ew, uint8_t *bytes, size_t capacity, uint64_t now_us)
+{
+    return ew_feetech_tx(&ew->bus, bytes, capacity, (int64_t)now_us);
+}
+
+void ew_servo_rx(ew_t *ew, const uint8_t *bytes, size_t count, uint64_t now_us)
+{
+    ew_feetech_rx(&ew->bus, bytes, count, (int64_t)now_us);
+    collect(ew);
+}
+
+size_t ew_servo_off(uint8_t *out)
+{
+    return ew_feetech_last_words(out);
+}
+
+bool ew_motor_tx(ew_t *ew, ew_can_frame_t *frame, uint64_t now_us)
+{
+    return ew_mit_tx(&ew->bus, frame, (int64_t)now_us);
+}
+
+void ew_motor_rx(ew_t *ew, const ew_can_frame_t *frame, uint64_t now_us)
+{
+    ew_mit_rx(&ew->bus, frame, (int64_t)now_us);
+    collect(ew);
+}
+
+uint8_t ew_motor_off(const ew_t *ew, uint16_t *ids, uint8_t capacity)
+{
+    return ew_mit_last_words(&ew->bus, ids, capacity);
 }

@@ -125,7 +125,13 @@ uint8_t ew_on_limits_commit(ew_t *ew, ew_command_t *command)
     if (((ew->limits_set & needed) != needed) || (limits_crc(ew, m.axes) != m.crc)) {
         return EW_ACK_CODE_BAD_LIMITS_CRC;
     }
+    const uint8_t unfit = ew_drives_fit(ew, m.axes);
+    if (unfit < m.axes) {
+        command->arg = (int32_t)unfit;
+        return EW_ACK_CODE_DRIVE;
+    }
     lock_limits(ew, m.axes, m.crc);
+    ew_bind_drives(ew, command->now_us);
     (void)ew_dispatch(ew, EW_EV_COMMIT, command->now_us);
     return EW_ACK_CODE_OK;
 }
@@ -154,15 +160,9 @@ uint8_t ew_on_drive_set(ew_t *ew, ew_command_t *command)
     if (code != EW_ACK_CODE_OK) {
         return code;
     }
-    if (m.axis >= EW_MAX_AXES) {
-        return ew_bad_value(command, 0);
-    }
-    if (m.kind != EW_DRIVE_KIND_SIM) {
-        command->arg = (int32_t)m.axis;
-        return EW_ACK_CODE_DRIVE;
-    }
-    if (m.ratio_den <= 0) {
-        return ew_bad_value(command, 7);
+    const int32_t flaw = ew_drive_flaw(&m);
+    if (flaw >= 0) {
+        return ew_bad_value(command, flaw);
     }
     ew->drives[m.axis] = m;
     return EW_ACK_CODE_OK;

@@ -41,9 +41,7 @@ static void supervise_stopped(ew_t *ew, int64_t now_us)
 
 void ew_supervise(ew_t *ew, int64_t now_us)
 {
-    if (ew->drive_on && !ew_encoder_fresh(ew, now_us)) {
-        ew_fault(ew, EW_FAULT_ENCODER_LOST, -1, now_us);
-    }
+    ew_supervise_drives(ew, now_us);
     if (ew_may_move(ew->state)) {
         supervise_moving(ew, now_us);
     }

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EW_SCHEMA_HASH 0x1b930bddu
+#define EW_SCHEMA_HASH 0x747eed93u
 
 #define EW_MAX_AXES 16 /* axes that one MCU drives at most */
 #define EW_MAX_KNOTS 64 /* knots that fit on the timeline */
@@ -43,6 +43,14 @@
 #define EW_JERK_MAX_MAX 4000000000 /* limit table: largest jerk, milli-units/s^3 */
 #define EW_EFFORT_MAX_MAX 2000000000 /* limit table: largest effort, micro-N m or micro-N */
 #define EW_LSB_MAX 6000 /* limit table: largest micro-units per LSB of the i16 encoding */
+#define EW_DRIVE_RATIO_MAX 1000000 /* drive binding: largest |numerator| and denominator of the ratio */
+#define EW_DRIVE_ERR_MODEL 65536 /* drive error: not the model, number or scale that was bound */
+#define EW_DRIVE_ERR_SETUP 131072 /* drive error: wrong mode, protections off, or instructions not answered */
+#define EW_DRIVE_ERR_RANGE 262144 /* drive error: its own position limits are narrower than those of the axis */
+#define EW_DRIVE_ERR_TIMEOUT 524288 /* drive error: its own watchdog is off, so it would hold on for ever */
+#define EW_DRIVE_ERR_VALUE 1048576 /* drive error: it reported a number outside of what its model can say */
+#define EW_DRIVE_ERR_DROPPED 2097152 /* drive error: its torque is off although it was told to be on */
+#define EW_DRIVE_ERR_SETPOINT 4194304 /* drive error: a setpoint that its numbers cannot carry */
 #define EW_HEARTBEAT_FLAG_ARMED 1 /* HEARTBEAT.flags bit 0: the host believes that the arm is armed */
 #define EW_STATE_FLAG_DRIVE_ON 1 /* STATE.flags bit 0: the drive enable is on */
 #define EW_STATE_FLAG_ENCODER_FRESH 2 /* STATE.flags bit 1: the encoder value is fresh */
@@ -141,7 +149,7 @@ enum {
     EW_EVENT_KIND_STOP = 2, /* arg0 = stop cause */
     EW_EVENT_KIND_FAULT = 3, /* arg0 = fault, arg1 = axis or -1 */
     EW_EVENT_KIND_EVENTS_LOST = 4, /* arg0 = events that were overwritten before they were acknowledged */
-    EW_EVENT_KIND_DRIVE = 5, /* arg0 = axis, arg1 = the drive's own error bits */
+    EW_EVENT_KIND_DRIVE = 5, /* arg0 = axis, arg1 = the drive's own error bits, from bit 16 on DRIVE_ERR_* */
 };
 
 /* Why the MCU started. */
@@ -193,6 +201,39 @@ enum {
     EW_DRIVE_KIND_SIM = 0, /* setpoint and encoder frames on the drive stream */
     EW_DRIVE_KIND_FEETECH = 1, /* servo on a half-duplex serial bus (STS and SCS series) */
     EW_DRIVE_KIND_MIT = 2, /* motor drive on CAN in MIT mode (Damiao, CubeMars) */
+};
+
+/* DRIVE_SET.model of a FEETECH drive. Torque at stall is the maker's. */
+enum {
+    EW_FEETECH_MODEL_NONE = 0, /* not a model */
+    EW_FEETECH_MODEL_STS3215 = 1, /* 7.4 V, 1.91 N m */
+    EW_FEETECH_MODEL_STS3215_12V = 2, /* 12 V, 2.94 N m; reports the same number as the 7.4 V one */
+    EW_FEETECH_MODEL_STS3250 = 3, /* 12 V, 4.9 N m */
+    EW_FEETECH_MODEL_SM8512BL = 4, /* 24 V, 8.34 N m */
+    EW_FEETECH_MODEL_SCS0009 = 5, /* 6 V, 0.225 N m, 1024 steps over 300 degrees */
+};
+
+/* DRIVE_SET.model of a MIT drive. Ranges are +-rad, +-rad/s, +-N m. */
+enum {
+    EW_MIT_MODEL_NONE = 0, /* not a model */
+    EW_MIT_MODEL_DM4310 = 1, /* Damiao: 12.5, 30, 10 */
+    EW_MIT_MODEL_DM4310_48V = 2, /* Damiao: 12.5, 50, 10 */
+    EW_MIT_MODEL_DM4340 = 3, /* Damiao: 12.5, 8, 28 */
+    EW_MIT_MODEL_DM4340_48V = 4, /* Damiao: 12.5, 10, 28 */
+    EW_MIT_MODEL_DM6006 = 5, /* Damiao: 12.5, 45, 20 */
+    EW_MIT_MODEL_DM8006 = 6, /* Damiao: 12.5, 45, 40 */
+    EW_MIT_MODEL_DM8009 = 7, /* Damiao: 12.5, 45, 54 */
+    EW_MIT_MODEL_DM10010L = 8, /* Damiao: 12.5, 25, 200 */
+    EW_MIT_MODEL_DM10010 = 9, /* Damiao: 12.5, 20, 200 */
+    EW_MIT_MODEL_DMH3510 = 10, /* Damiao: 12.5, 280, 1 */
+    EW_MIT_MODEL_DMH6215 = 11, /* Damiao: 12.5, 45, 10 */
+    EW_MIT_MODEL_DMG6220 = 12, /* Damiao: 12.5, 45, 10 */
+    EW_MIT_MODEL_AK10_9 = 13, /* CubeMars: 12.5, 50, 65 */
+    EW_MIT_MODEL_AK60_6 = 14, /* CubeMars: 12.5, 45, 15 */
+    EW_MIT_MODEL_AK70_10 = 15, /* CubeMars: 12.5, 50, 25 */
+    EW_MIT_MODEL_AK80_6 = 16, /* CubeMars: 12.5, 76, 12 */
+    EW_MIT_MODEL_AK80_9 = 17, /* CubeMars: 12.5, 50, 18 */
+    EW_MIT_MODEL_AK80_64 = 18, /* CubeMars: 12.5, 8, 144 */
 };
 
 /* Message types. */

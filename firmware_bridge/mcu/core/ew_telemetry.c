@@ -125,7 +125,7 @@ static void send_state(ew_t *ew, int64_t now_us)
         state.position[axis] = ew->encoder[axis];
         state.setpoint[axis] = ew_setpoint_micro(ew, axis);
         state.effort[axis] = ew->effort[axis];
-        state.velocity[axis] = (int32_t)((ew->axis[axis].velocity * (1000000 / EW_TICK_US)) / EW_SUB);
+        state.velocity[axis] = ew_setpoint_velocity(ew, axis);
     }
     ew->clipped = 0u;
     ew_send(ew, EW_MSG_STATE, body, ew_pack_state(&state, &body[EW_HEADER_BYTES]));
@@ -137,6 +137,10 @@ static void send_stats(ew_t *ew)
     ew->stats.rx_bad = ew->link_rx.bad;
     ew->stats.rx_oversize = ew->link_rx.oversize;
     ew->stats.transfers_bad = ew->can.rx.bad;
+    ew->stats.drive_frames += ew->bus.frames;
+    ew->stats.drive_bad += ew->bus.bad;
+    ew->bus.frames = 0u;
+    ew->bus.bad = 0u;
     ew->stats.rx_overrun = ew->port_stats.rx_overrun;
     ew->stats.watchdog_margin_min_us = ew->port_stats.watchdog_margin_min_us;
     ew->stats.stack_free_min = ew->port_stats.stack_free_min;

@@ -3,6 +3,7 @@
 #include "lib_mcu.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #ifndef EW_BUILD_ID
 #error "build with firmware_bridge/mcu/build.py, which passes EW_BUILD_ID"
@@ -18,6 +19,7 @@ static void boot(ewl_t *mcu, uint64_t now_us)
         .clock_error_max_us = EW_CLOCK_ERROR_MAX_US,
         .version = EW_VERSION,
         .watchdog_ms = 0u,
+        .drive_buses = (1u << EW_DRIVE_KIND_FEETECH) | (1u << EW_DRIVE_KIND_MIT),
     };
     ew_init(&mcu->core, &port, &mcu->noinit, now_us);
 }
@@ -77,6 +79,40 @@ void ewl_drive_rx(ewl_t *mcu, const uint8_t *bytes, size_t count, uint64_t now_u
 size_t ewl_drive_tx(ewl_t *mcu, uint8_t *bytes, size_t capacity)
 {
     return ew_drive_tx(&mcu->core, bytes, capacity);
+}
+
+size_t ewl_servo_tx(ewl_t *mcu, uint8_t *bytes, size_t capacity, uint64_t now_us)
+{
+    return ew_servo_tx(&mcu->core, bytes, capacity, now_us);
+}
+
+void ewl_servo_rx(ewl_t *mcu, const uint8_t *bytes, size_t count, uint64_t now_us)
+{
+    ew_servo_rx(&mcu->core, bytes, count, now_us);
+}
+
+uint8_t ewl_motor_tx(ewl_t *mcu, uint16_t *id, uint8_t *data, uint64_t now_us)
+{
+    ew_can_frame_t frame;
+    const bool made = ew_motor_tx(&mcu->core, &frame, now_us);
+    if (made) {
+        *id = frame.id;
+        memcpy(data, frame.data, 8u);
+    }
+    return made ? 1u : 0u;
+}
+
+void ewl_motor_rx(ewl_t *mcu, uint16_t id, const uint8_t *data, uint8_t count, uint64_t now_us)
+{
+    ew_can_frame_t frame = {.id = id, .count = count};
+    memcpy(frame.data, data, (count < sizeof frame.data) ? count : sizeof frame.data);
+    ew_motor_rx(&mcu->core, &frame, now_us);
+}
+
+size_t ewl_last_words(const ewl_t *mcu, uint8_t *servo, uint16_t *ids, uint8_t *motors)
+{
+    *motors = ew_motor_off(&mcu->core, ids, EW_MAX_AXES);
+    return ew_servo_off(servo);
 }
 
 uint8_t ewl_state(const ewl_t *mcu)

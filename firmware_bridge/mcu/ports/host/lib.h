@@ -29,6 +29,14 @@ uint8_t ewl_setpoint(const ewl_t *mcu, int32_t *setpoint, uint8_t capacity, uint
 void ewl_drive_rx(ewl_t *mcu, const uint8_t *bytes, size_t count, uint64_t now_us);
 size_t ewl_drive_tx(ewl_t *mcu, uint8_t *bytes, size_t capacity);
 
+/* Drives of their own: the servo bus (one packet at most; 64 bytes of room) and 8-byte frames of the motor CAN bus (1: made). */
+size_t ewl_servo_tx(ewl_t *mcu, uint8_t *bytes, size_t capacity, uint64_t now_us);
+void ewl_servo_rx(ewl_t *mcu, const uint8_t *bytes, size_t count, uint64_t now_us);
+uint8_t ewl_motor_tx(ewl_t *mcu, uint16_t *id, uint8_t *data, uint64_t now_us);
+void ewl_motor_rx(ewl_t *mcu, uint16_t id, const uint8_t *data, uint8_t count, uint64_t now_us);
+/* What a watchdog's first stage would send: bytes for the servo bus (64, returned: how many), identifiers (16) of motor drives. */
+size_t ewl_last_words(const ewl_t *mcu, uint8_t *servo, uint16_t *ids, uint8_t *motors);
+
 uint8_t ewl_state(const ewl_t *mcu);        /* McuState */
 uint8_t ewl_feed_allowed(ewl_t *mcu);       /* 1: this tick was good, the watchdog may be fed */
 uint32_t ewl_schema_hash(void);
