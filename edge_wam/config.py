@@ -44,22 +44,42 @@ class PlanConfig(_Strict):
         return self.camera_budget_ms + 2000.0 / self.rate_hz
 
 
+class CanConfig(_Strict):
+    """The bus, where the microcontroller is on one. SocketCAN takes its bit rates from the system."""
+
+    interface: Annotated[str, Field(min_length=1, max_length=32)] = "socketcan"
+    """python-can's name of the driver: socketcan, slcan, or a vendor's."""
+    node: Annotated[int, Field(ge=1, le=7)] = 1
+    fd: bool = True
+    """CAN FD frames; false on a classic bus."""
+    bitrate: Annotated[int, Field(ge=125_000, le=1_000_000)] = 1_000_000
+    data_bitrate: Annotated[int, Field(ge=1_000_000, le=8_000_000)] = 5_000_000
+
+
 class LinkConfig(_Strict):
     """Where the microcontroller is."""
 
-    kind: Literal["emulator", "serial", "unix"] = "emulator"
+    kind: Literal["emulator", "serial", "unix", "can"] = "emulator"
     emulator: Literal["auto", "qemu", "host"] = "auto"
     """``auto``: QEMU where it is installed, else the firmware's host port."""
     address: str = ""
-    """Serial device or socket path; empty with ``kind = "emulator"``."""
+    """Serial device, socket path, or CAN channel (default: can0); empty with ``kind = "emulator"``."""
     baud: Annotated[int, Field(ge=9600, le=12_000_000)] = 1_000_000
+    can: CanConfig = CanConfig()
     clock_bound_ms: Annotated[float, Field(gt=0, le=5, allow_inf_nan=False)] = 1.0
     """Largest clock uncertainty that may arm: 1 ms on hardware, 5 ms through a real-time emulator."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_channel(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("kind") == "can" and not data.get("address"):
+            return {**data, "address": "can0"}
+        return data
 
     @model_validator(mode="after")
     def _addressed(self) -> LinkConfig:
         if (self.kind == "emulator") != (self.address == ""):
-            raise ValueError("link.address is needed for kind 'serial' and 'unix', and only there")
+            raise ValueError("link.address is needed for every kind but 'emulator', and not there")
         return self
 
 
@@ -127,7 +147,7 @@ class RunConfig(_Strict):
 
 
 _SECTIONS: tuple[type[BaseModel], ...] = (
-    RunConfig, PlanConfig, LinkConfig, GuardConfig, MonitorConfig, RealtimeConfig
+    RunConfig, PlanConfig, LinkConfig, CanConfig, GuardConfig, MonitorConfig, RealtimeConfig
 )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_wam.cameras.watch import CameraWatch
-from edge_wam.config import RunConfig
+from edge_wam.config import LinkConfig, RunConfig
 from edge_wam.contracts import DegradeState
 from edge_wam.control_report import Tally
 from edge_wam.embodiment import load_embodiment
@@ -33,6 +33,7 @@ from edge_wam.recorder import Recorder
 from edge_wam.shm import FrameRing, Mailbox
 from edge_wam.status import Phase
 from firmware_bridge.errors import FirmwareError
+from firmware_bridge.host.can_transport import CanOptions, open_can
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.link_state import LinkState
 from firmware_bridge.host.messages import Event, EventKind, McuState
@@ -48,9 +49,14 @@ _LIVE = (McuState.ARMED, McuState.RUN)
 _ENERGISED = (*_LIVE, McuState.STARVED, McuState.STOP)
 
 
-def open_transport(kind: str, address: str, baud: int) -> Transport:
-    """``serial``: a device. ``unix``: a socket path (emulators)."""
-    return open_serial(address, baud) if kind == "serial" else open_unix(address)
+def open_transport(kind: str, address: str, link: LinkConfig) -> Transport:
+    """``serial``: a device. ``can``: a channel of the configured interface. ``unix``: a socket path (emulators)."""
+    if kind == "serial":
+        return open_serial(address, link.baud)
+    if kind == "can":
+        bus = link.can
+        return open_can(CanOptions(bus.interface, address, bus.bitrate, bus.data_bitrate, bus.fd, bus.node))
+    return open_unix(address)
 
 
 class Control:
@@ -65,7 +71,7 @@ class Control:
         )
         plan = self.config.plan
         self.link = Link(
-            open_transport(arguments["link_kind"], arguments["link_address"], self.config.link.baud),
+            open_transport(arguments["link_kind"], arguments["link_address"], self.config.link),
             limit_table(self.robot),
             max_clock_error_ns=int(self.config.link.clock_bound_ms * MS),
         )

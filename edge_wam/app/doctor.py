@@ -123,7 +123,7 @@ def _real_microcontroller(config: RunConfig) -> Finding:
         return Finding(name, False, f"{address} {'may not be opened' if there else 'does not exist'}",
                        "add this user to the group dialout" if there else "check cable, power and the device name")
     try:
-        link = Link(open_transport(config.link.kind, address, config.link.baud),
+        link = Link(open_transport(config.link.kind, address, config.link),
                     limit_table(load_embodiment(config.robot)))
         try:
             state = link.connect()

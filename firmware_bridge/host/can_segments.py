@@ -137,7 +137,8 @@ class _Slot:
     last: bytes = b""
     frame_ns: int = 0
     seen: int | None = None
-    done: tuple[int, bytes] | None = None
+    done: int | None = None
+    done_crc: dict[int, bytes] = field(default_factory=dict)
 
     def of(self, frame: CanFrame) -> bool:
         """The frame is of the transfer that is under way."""
@@ -193,7 +194,7 @@ class Reassembler:
         start, transfer = bool(tail & _START), tail & _TRANSFER
         if slot.of(frame):
             return tail & _TOGGLE != slot.toggle and part == slot.last and start == (slot.frames == 1)
-        return not start and not slot.open and slot.done is not None and slot.done[0] == transfer == slot.seen
+        return not start and not slot.open and slot.done == transfer == slot.seen
 
     def _continues(self, slot: _Slot, frame: CanFrame) -> bool:
         """The frame is a beginning, or the next one of the open transfer."""
@@ -238,10 +239,11 @@ class Reassembler:
         ):
             self.counters.bad += 1
             return None
-        if slot.done == (slot.transfer, crc):
-            self.counters.duplicates += 1
+        if slot.done_crc.get(slot.transfer) == crc:
+            self.counters.duplicates += 1  # the sequence number is under the CRC: no two messages are alike
             return None
-        slot.done = (slot.transfer, crc)
+        slot.done = slot.transfer
+        slot.done_crc[slot.transfer] = crc
         self.counters.transfers += 1
         return whole
 

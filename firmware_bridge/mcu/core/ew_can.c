@@ -159,13 +159,14 @@ static size_t finish(ew_can_rx_t *rx, ew_can_slot_t *slot)
         rx->bad++;
         return 0u;
     }
-    if (slot->done_known && (slot->done == slot->transfer) && (slot->done_crc == crc)) {
-        rx->duplicates++;
+    const uint32_t bit = 1uL << slot->transfer;
+    if (((slot->done_mask & bit) != 0u) && (slot->done_crc[slot->transfer] == crc)) {
+        rx->duplicates++; /* the sequence number is under the CRC: no two messages are alike */
         return 0u;
     }
-    slot->done_known = true;
+    slot->done_mask |= bit;
     slot->done = slot->transfer;
-    slot->done_crc = crc;
+    slot->done_crc[slot->transfer] = crc;
     rx->transfers++;
     return body;
 }
@@ -199,7 +200,7 @@ size_t ew_can_receive(ew_can_rx_t *rx, const ew_can_frame_t *frame, int64_t stam
             return drop(rx, slot, transfer);
         }
         begin(rx, slot, frame, transfer);
-    } else if (!slot->open && slot->done_known && (slot->done == transfer) && (slot->seen == transfer)) {
+    } else if (!slot->open && (slot->done_mask != 0u) && (slot->done == transfer) && (slot->seen == transfer)) {
         rx->duplicates++; /* the end of what has just been delivered */
         return 0u;
     } else if (!of_open || !toggles) {

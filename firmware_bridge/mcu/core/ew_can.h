@@ -51,6 +51,8 @@ uint8_t ew_can_fd_length(uint8_t count);
 
 /* ---- receiving ---- */
 
+#define EW_CAN_TRANSFER_IDS 32u
+
 typedef struct {
     uint8_t bytes[EW_MAX_BODY_BYTES];
     uint16_t count;
@@ -62,9 +64,9 @@ typedef struct {
     bool fd;
     bool seen_known;
     uint8_t seen;      /* newest transfer id of which anything has come */
-    bool done_known;
-    uint8_t done;      /* the last whole transfer: what comes twice must not be a command twice */
-    uint32_t done_crc;
+    uint8_t done;      /* the last whole transfer */
+    uint32_t done_mask;                      /* transfer ids of which done_crc is known */
+    uint32_t done_crc[EW_CAN_TRANSFER_IDS];  /* what came whole: what comes twice must not be a command twice */
     int64_t frame_us;
 } ew_can_slot_t;
 
