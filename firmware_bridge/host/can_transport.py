@@ -123,7 +123,6 @@ class CanTransport:
         self._outbox: dict[CanClass, deque[_Waiting]] = {kind: deque() for kind in CanClass}
         self._transfer_id = dict.fromkeys(CanClass, 0)
         self._inbox = bytearray()
-        bus.set_filters([{"can_id": TO_HOST | node << 4, "can_mask": 0x0F0, "extended": False}])
 
     @property
     def backlog(self) -> int:
@@ -302,8 +301,12 @@ def _bus_arguments(options: CanOptions) -> dict[str, Any]:
     """What each interface wants to know. Where the system sets the bit rate, none is given."""
     import can
 
-    if options.interface in ("socketcan", "virtual"):
-        return {"fd": options.fd} if options.interface == "socketcan" else {}
+    if options.interface == "socketcan":
+        # The kernel filters. Filters of python-can itself would make a poll end at the first foreign frame.
+        mine = {"can_id": TO_HOST | options.node << 4, "can_mask": 0x0F0, "extended": False}
+        return {"fd": options.fd, "can_filters": [mine]}
+    if options.interface == "virtual":
+        return {}
     if options.interface == "udp_multicast":
         return {"fd": options.fd, "hop_limit": 0}  # 0: not beyond this machine
     if options.interface == "slcan":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def open_buses(interface: str) -> tuple[can.BusABC, can.BusABC]:
         channel = f"edge-wam-{next(_CHANNELS)}"
         return can.Bus(interface="virtual", channel=channel), can.Bus(interface="virtual", channel=channel)
     # Multicast that does not leave this machine. A port of our own, or two test runs would share one bus.
-    port = 43000 + (id(object()) >> 4) % 2000
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
     first, second = (
         can.Bus(interface="udp_multicast", channel="239.74.163.2", port=port, hop_limit=0, fd=True) for _ in range(2)
     )
@@ -47,6 +50,7 @@ def make_rig(library: Path) -> Iterator[Callable[..., CanRig]]:
 
     def make(interface: str = "virtual", *, fd: bool = True, seed: int = 1) -> CanRig:
         rigs.append(CanRig(library, open_buses(interface), fd=fd, seed=seed))
+        rigs[-1].mcu.patience_s = 0.0005 if interface == "udp_multicast" else 0.0
         return rigs[-1]
 
     yield make

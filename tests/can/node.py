@@ -38,6 +38,8 @@ class CanNode(LibraryTransport):
         self.to_host: Fault = whole
         self.frames: list[CanFrame] = []
         """Everything that the microcontroller has sent."""
+        self.patience_s = 0.0
+        """Real time that a frame may take between the two ends of the bus."""
         self.position = np.array(HOME)
         self.orders: list[tuple[bool, np.ndarray]] = []
         self._id, self._flags = ctypes.c_uint16(), ctypes.c_uint8()
@@ -80,7 +82,7 @@ class CanNode(LibraryTransport):
 
     def pump(self) -> None:
         """What is on the bus goes in, what the microcontroller wants to send goes out."""
-        while (message := self.bus.recv(0.0)) is not None:
+        while (message := self.bus.recv(self.patience_s)) is not None:
             if not message.is_error_frame:
                 frame = CanFrame(message.arbitration_id, bytes(message.data), bool(message.is_fd))
                 for one in self.to_mcu(frame):
@@ -113,10 +115,10 @@ class LockstepCan(CanTransport):
     def wait(self, timeout_s: float, gather_s: float = 0.0) -> bool:
         for _ in range(max(1, round(timeout_s * 1000))):
             self.mcu.pump()
-            if super().wait(0.0):
+            if super().wait(self.mcu.patience_s):
                 return True
             self.mcu.tick()
-        return super().wait(0.0)
+        return super().wait(self.mcu.patience_s)
 
 
 class CanRig:

@@ -171,7 +171,7 @@ def damaged(frames: list[tuple[int, CanFrame]], faults: list[tuple[str, int, int
         elif kind == "swap":
             j = (i + 1 + at % 3) % len(out)
             out[i], out[j] = out[j], out[i]
-        elif kind == "flip":
+        elif kind == "flip" and frame.data:
             data = bytearray(frame.data)
             data[at % len(data)] ^= 1 << value % 8
             out[i] = ns, replace(frame, data=bytes(data))
@@ -180,7 +180,7 @@ def damaged(frames: list[tuple[int, CanFrame]], faults: list[tuple[str, int, int
             out[i] = ns, replace(frame, data=frame.data[: allowed[-1]])
         elif kind == "late":
             out[i:] = [(later + 2 * FRAME_TIMEOUT_NS, f) for later, f in out[i:]]
-        else:  # a frame of another class comes in between, as arbitration allows
+        elif kind == "steal":  # a frame of another class comes in between, as arbitration allows
             out.insert(i, (ns, CanFrame(frame_id(m.Heartbeat.TYPE, 1, to_host=False), bytes([at & 255, value]))))
     return out
 
