@@ -155,9 +155,7 @@ def test_error_frames_and_bus_off_are_counted_and_bus_off_empties_the_queue(
     bus.error = FULL
     transport.write(frame(m.Chunk, bytes(200)))
     half = incoming(b"x" * 21)[:2]
-    bus.coming = [
-        *half, can.Message(is_error_frame=True, arbitration_id=0x8), can.Message(is_error_frame=True, arbitration_id=0x40)
-    ]  # fmt: skip
+    bus.coming = [*half, *(can.Message(is_error_frame=True, arbitration_id=kind) for kind in (0x8, 0x40))]
     assert transport.read() == b""
     assert (transport.counters.error_frames, transport.counters.bus_off) == (2, 1)
     assert transport.backlog == 0 and transport.dropped_frames == 1
