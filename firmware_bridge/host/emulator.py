@@ -44,6 +44,8 @@ class EmulatorOptions:
             (a 20 ms one bites although nothing is wrong whenever the PC stalls for 20 ms).
         icount: deterministic guest time, for builds that do not sleep (``mps2-an386-nowfi``); guest time then runs
             slower than the wall clock, so the host's clock must be derived from the MCU's.
+        icount_shift: guest time of an instruction is 2^shift ns.
+        extra: further arguments of QEMU.
         core: processor core to pin QEMU to; the last one that this process may use if None.
         nice: change of priority. A microcontroller does not wait for a PC's other work, so it is raised by 10 where
             that is allowed (root); where it is not, the emulator runs at the priority of its parent.
@@ -51,6 +53,8 @@ class EmulatorOptions:
 
     target: str = "mps2-an386-realtime"
     icount: bool = False
+    icount_shift: int = 0
+    extra: tuple[str, ...] = ()
     core: int | None = None
     nice: int = -10
 
@@ -203,8 +207,8 @@ class Emulator:
             "-gdb", f"unix:path={self.gdb_path},server=on,wait=off",
         ]
         if self.options.icount:
-            command += ["-icount", "shift=0,sleep=off"]
-        return command
+            command += ["-icount", f"shift={self.options.icount_shift},sleep=off"]
+        return [*command, *self.options.extra]
 
     def _host_command(self) -> list[str]:
         return [str(self.firmware), "--link", str(self.link_path), "--drive", str(self.drive_path)]
