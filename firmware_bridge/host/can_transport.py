@@ -96,7 +96,6 @@ class CanTransport:
         fd: send FD frames.
         name: for people.
         clock: monotonic ns.
-        send_timeout_s: how long one frame may block: 0 but for slcan, where a frame is text that must stay whole.
     """
 
     def __init__(
@@ -107,7 +106,6 @@ class CanTransport:
         fd: bool = False,
         name: str = "CAN",
         clock: Callable[[], int] = time.monotonic_ns,
-        send_timeout_s: float = 0.0,
     ) -> None:
         import can
 
@@ -117,7 +115,7 @@ class CanTransport:
         self.dropped_frames = 0
         self._can = can
         self._bus: can.BusABC | None = bus
-        self._node, self._fd, self._clock, self._send_timeout_s = node, fd, clock, send_timeout_s
+        self._node, self._fd, self._clock = node, fd, clock
         self._reassembler = Reassembler()
         self.counters = CanCounters(self._reassembler.counters)
         self._outbox: dict[CanClass, deque[_Waiting]] = {kind: deque() for kind in CanClass}
@@ -226,7 +224,7 @@ class CanTransport:
             arbitration_id=frame.id, is_extended_id=False, is_fd=frame.fd, bitrate_switch=frame.fd, data=frame.data
         )
         try:
-            bus.send(message, timeout=self._send_timeout_s)
+            bus.send(message, timeout=0.0)
         except self._can.CanError as error:
             if getattr(error, "error_code", None) in _GONE:
                 raise self._gone(error) from error
@@ -286,21 +284,28 @@ def open_can(options: CanOptions) -> CanTransport:
 
     name = f"{options.interface}:{options.channel}"
     try:
-        bus = can.Bus(interface=options.interface, channel=options.channel, **_bus_arguments(options))
+        bus = _open_bus(options)
     except (can.CanError, OSError, ValueError, ImportError, NotImplementedError) as error:
         raise LinkError(
             f"CAN bus {name} cannot be opened: {error}",
             expected="an interface that exists, is up and has the bit rate that was configured",
             remedy="ip link set can0 up type can bitrate 1000000 dbitrate 5000000 fd on; see docs/can.md",
         ) from error
-    patience = 0.002 if options.interface == "slcan" else 0.0
-    return CanTransport(bus, node=options.node, fd=options.fd, name=name, send_timeout_s=patience)
+    return CanTransport(bus, node=options.node, fd=options.fd, name=name)
+
+
+def _open_bus(options: CanOptions) -> can.BusABC:
+    import can
+
+    if options.interface == "slcan":
+        from firmware_bridge.host.slcan_bus import SlcanBus
+
+        return SlcanBus(options.channel, options.bitrate, options.data_bitrate if options.fd else None)
+    return can.Bus(interface=options.interface, channel=options.channel, **_bus_arguments(options))
 
 
 def _bus_arguments(options: CanOptions) -> dict[str, Any]:
     """What each interface wants to know. Where the system sets the bit rate, none is given."""
-    import can
-
     if options.interface == "socketcan":
         # The kernel filters. Filters of python-can itself would make a poll end at the first foreign frame.
         mine = {"can_id": TO_HOST | options.node << 4, "can_mask": 0x0F0, "extended": False}
@@ -309,12 +314,4 @@ def _bus_arguments(options: CanOptions) -> dict[str, Any]:
         return {}
     if options.interface == "udp_multicast":
         return {"fd": options.fd, "hop_limit": 0}  # 0: not beyond this machine
-    if options.interface == "slcan":
-        # The adapter's own clock does not matter to slcan, which names the rates.
-        timing = can.BitTimingFd.from_sample_point(
-            f_clock=80_000_000, nom_bitrate=options.bitrate, nom_sample_point=80.0,
-            data_bitrate=options.data_bitrate, data_sample_point=75.0,
-        ) if options.fd else None  # fmt: skip
-        rate = {"timing": timing} if timing is not None else {"bitrate": options.bitrate}
-        return {**rate, "sleep_after_open": 0.0, "tty_baudrate": 3_000_000}
     return {"bitrate": options.bitrate, "fd": options.fd, "data_bitrate": options.data_bitrate}

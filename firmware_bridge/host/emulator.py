@@ -49,6 +49,7 @@ class EmulatorOptions:
         core: processor core to pin QEMU to; the last one that this process may use if None.
         nice: change of priority. A microcontroller does not wait for a PC's other work, so it is raised by 10 where
             that is allowed (root); where it is not, the emulator runs at the priority of its parent.
+        can: give the UARTs that stand for CAN controllers a pseudo-terminal each, see :attr:`Emulator.can_tty`.
     """
 
     target: str = "mps2-an386-realtime"
@@ -57,6 +58,7 @@ class EmulatorOptions:
     extra: tuple[str, ...] = ()
     core: int | None = None
     nice: int = -10
+    can: bool = False
 
     @property
     def machine(self) -> str:
@@ -95,6 +97,10 @@ class Emulator:
         self.gdb_path = self._directory / "gdb"
         self._qmp_path = self._directory / "qmp"
         self._log = self._directory / "log"
+        self.can_tty = ""
+        """Pseudo-terminal of the host's CAN bus, which speaks slcan (classic and FD); empty without ``can``."""
+        self.motor_tty = ""
+        """That of the motor drives' CAN bus."""
         self._qmp: socket.socket | None = None
         self._qmp_buffer = b""
         self._events: list[str] = []
@@ -145,6 +151,11 @@ class Emulator:
                 if line.strip() and "event" in (message := json.loads(line)):
                     self._events.append(str(message["event"]))
         return list(self._events)
+
+    def reset_mcu(self) -> None:
+        """The reset pin (QEMU only; the host port resets on SIGHUP): what is not in the no-init memory is lost."""
+        assert self._qmp is not None
+        self._qmp.sendall(b'{"execute": "system_reset"}\n')
 
     def close(self) -> None:
         """Kill it and remove its sockets; may be called twice."""
@@ -206,6 +217,9 @@ class Emulator:
             "-qmp", f"unix:{self._qmp_path},server=on,wait=off",
             "-gdb", f"unix:path={self.gdb_path},server=on,wait=off",
         ]
+        if self.options.can:
+            for name in ("can", "motors"):
+                command += ["-chardev", f"pty,id={name}", "-serial", f"chardev:{name}"]
         if self.options.icount:
             command += ["-icount", f"shift={self.options.icount_shift},sleep=off"]
         return [*command, *self.options.extra]
@@ -233,5 +247,23 @@ class Emulator:
         transport.settimeout(_START_TIMEOUT_S)
         transport.connect(str(self._qmp_path))
         transport.sendall(b'{"execute": "qmp_capabilities"}\n')
+        if self.options.can:
+            self.can_tty, self.motor_tty = self._terminals(transport)
         transport.setblocking(False)
         self._qmp = transport
+
+    def _terminals(self, qmp: socket.socket) -> tuple[str, str]:
+        """Which pseudo-terminals QEMU has made."""
+        qmp.sendall(b'{"execute": "query-chardev", "id": "terminals"}\n')
+        received = b""
+        while True:
+            part = qmp.recv(65536)
+            if not part:
+                raise LinkError(f"{self.description}: its monitor closed", remedy="see whether QEMU still runs")
+            received += part
+            *lines, _ = received.split(b"\n")
+            for line in lines:
+                answer = json.loads(line)
+                if answer.get("id") == "terminals":
+                    names = {row["label"]: row["filename"].removeprefix("pty:") for row in answer["return"]}
+                    return names["can"], names["motors"]

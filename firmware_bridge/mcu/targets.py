@@ -32,12 +32,16 @@ class Target:
     machine: str = ""
 
 
-def _board(machine: str, cpu: str, *flags: str) -> dict[str, Target]:
+# CAN frames as text over UARTs, where there is no controller.
+_SLCAN = ("can/can_loop.c", "can/slcan.c", "can/slcan_hal.c", "ports/common/can_uart.c")
+
+
+def _board(machine: str, cpu: str, *flags: str, more: tuple[str, ...] = ()) -> dict[str, Target]:
     """The three variants of an emulated board."""
     folder = f"ports/{machine.replace('-', '_')}"
     sources = (
         "ports/common/startup.c", "ports/common/cortex.c", "ports/common/rings.c", "ports/common/main.c",
-        f"{folder}/vectors.c", f"{folder}/board.c",
+        f"{folder}/vectors.c", f"{folder}/board.c", *more,
     )  # fmt: skip
     variants = {
         # As shipped: reset at 20 ms; where the watchdog has two stages, the first at 10 ms.
@@ -57,7 +61,8 @@ def _board(machine: str, cpu: str, *flags: str) -> dict[str, Target]:
 
 
 TARGETS: dict[str, Target] = {
-    **_board("mps2-an386", "cortex-m4"),  # the reference: its watchdog's first stage is an NMI
+    # The reference: its watchdog's first stage is an NMI. Two of its UARTs stand for CAN controllers; it is node 1.
+    **_board("mps2-an386", "cortex-m4", "-DPORT_CAN=1", "-DPORT_SLCAN", more=_SLCAN),
     **_board("ast1030-evb", "cortex-m4"),  # throughput: UARTs with FIFOs
     # 64 KB of RAM, so half of the timeline; a watchdog that cannot be switched off.
     **_board("lm3s6965evb", "cortex-m3", "-DEW_TIMELINE_KNOTS=32"),

@@ -13,6 +13,9 @@ import pytest
 from firmware_bridge.mcu.build import build
 from tests.can.node import CanRig
 from tests.link.bench import ROOT
+from tests.link.conftest import pytest_pyfunc_call
+
+__all__ = ["pytest_pyfunc_call"]  # a test that the machine demonstrably stalled is done again
 
 _CHANNELS = itertools.count()
 

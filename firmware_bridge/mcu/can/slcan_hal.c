@@ -16,10 +16,15 @@ typedef struct {
 
 static bus_t buses[CAN_HAL_BUSES];
 
+/* The adapter that this stands for is a device of its own: its channel stays open when the MCU is reset. */
+__attribute__((section(".noinit"))) static uint32_t was_open[CAN_HAL_BUSES];
+#define WAS_OPEN 0x534C4341u
+
 bool can_hal_start(uint32_t bus, const can_hal_config_t *config)
 {
     (void)config; /* there is no bus whose bits could have a rate, and filtering is the core's in any case */
     buses[bus].started = true;
+    buses[bus].slcan.open = was_open[bus] == WAS_OPEN;
     return true;
 }
 
@@ -33,6 +38,7 @@ bool can_hal_receive(uint32_t bus, ew_can_frame_t *frame, uint64_t *stamp_us)
         }
         complete = slcan_push(&buses[bus].slcan, (uint8_t)byte, frame);
     }
+    was_open[bus] = buses[bus].slcan.open ? WAS_OPEN : 0u;
     return complete;
 }
 

@@ -3,7 +3,12 @@
 #define EW_BOARD_H
 #include "ew.h"
 
+#ifdef PORT_SLCAN
+/* Two more UARTs stand for CAN controllers: one of the host link, one of the motor drives. */
+enum { BOARD_LINK = 0, BOARD_DRIVE = 1, BOARD_CAN = 2, BOARD_MOTORS = 3, BOARD_STREAMS = 4 };
+#else
 enum { BOARD_LINK = 0, BOARD_DRIVE = 1, BOARD_STREAMS = 2 };
+#endif
 
 /* Clocks, UARTs, the free-running counter and the 1 kHz interrupt. Interrupts are off before and on after. */
 void board_start(void);

@@ -5,6 +5,10 @@
 
 #include "ew_core.h"
 
+#ifdef PORT_CAN
+#include "can_loop.h"
+#endif
+
 #ifndef EW_BUILD_ID
 #error "build with firmware_bridge/mcu/build.py, which passes EW_BUILD_ID"
 #endif
@@ -170,6 +174,9 @@ int main(void)
         .encoder_timeout_us = ENCODER_TIMEOUT_US,
         .clock_error_max_us = CLOCK_ERROR_MAX_US,
         .version = EW_VERSION,
+#ifdef PORT_CAN
+        .drive_buses = 1u << EW_DRIVE_KIND_MIT,
+#endif
         .watchdog_ms = PORT_WATCHDOG_MS,
     };
     uint32_t systicks_seen = 0u;
@@ -177,6 +184,9 @@ int main(void)
     name_the_reset();
     ew_init(&core, &port, &noinit, board_now_us());
     board_watchdog_start(PORT_WATCHDOG_MS);
+#ifdef PORT_CAN
+    (void)can_loop_start(&core, PORT_CAN, board_now_us());
+#endif
     alive.tick = 0u;
     alive.check = ALIVE_MAGIC;
     alive.magic = ALIVE_MAGIC;
@@ -189,11 +199,17 @@ int main(void)
         }
         const bool more_link = give_bytes(BOARD_LINK);
         const bool more_drive = give_bytes(BOARD_DRIVE);
+#ifdef PORT_CAN
+        const bool more_can = can_loop_turn(&core, board_now_us());
+#else
+        const bool more_can = false;
+#endif
 #ifdef PORT_NO_WFI
         (void)more_link;
         (void)more_drive;
+        (void)more_can;
 #else
-        if (!more_link && !more_drive) {
+        if (!more_link && !more_drive && !more_can) {
             rings_sleep();
         }
 #endif

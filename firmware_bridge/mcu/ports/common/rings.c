@@ -28,6 +28,12 @@ void ring_overrun(void)
     overruns++;
 }
 
+/* What ends a frame: a zero, on slcan the end of a line. */
+static uint8_t delimiter_of(uint32_t stream)
+{
+    return (stream > BOARD_DRIVE) ? 13u : 0u;
+}
+
 void ring_put(uint32_t stream, uint8_t byte)
 {
     ring_t *ring = &rings[stream];
@@ -36,7 +42,7 @@ void ring_put(uint32_t stream, uint8_t byte)
         return;
     }
     ring->bytes[ring->head % RING_BYTES] = byte;
-    if ((byte == 0u) && ((ring->stamp_head - ring->stamp_tail) < STAMPS)) {
+    if ((byte == delimiter_of(stream)) && ((ring->stamp_head - ring->stamp_tail) < STAMPS)) {
         ring->stamps[ring->stamp_head % STAMPS].at = ring->head;
         ring->stamps[ring->stamp_head % STAMPS].us = board_now_us();
         ring->stamp_head++;
@@ -52,7 +58,7 @@ int32_t ring_get(uint32_t stream, uint64_t *stamp_us)
     }
     const uint32_t at = ring->tail;
     const uint8_t byte = ring->bytes[at % RING_BYTES];
-    if (byte == 0u) {
+    if (byte == delimiter_of(stream)) {
         *stamp_us = board_now_us(); /* if its stamp found no room */
         if ((ring->stamp_tail != ring->stamp_head) && (ring->stamps[ring->stamp_tail % STAMPS].at == at)) {
             *stamp_us = ring->stamps[ring->stamp_tail % STAMPS].us;

@@ -26,12 +26,14 @@
 #define WDOG_LOCK REG(0x40008C00u)
 #define WDOG_KEY 0x1ACCE551u
 
-static const uint32_t uart_base[BOARD_STREAMS] = {0x40004000u, 0x40005000u};
+static const uint32_t uart_base[BOARD_STREAMS] = {0x40004000u, 0x40005000u, 0x40006000u, 0x40007000u};
 static uint64_t cycles;
 static uint32_t cycles_last;
 
 void Uart0_Handler(void);
 void Uart1_Handler(void);
+void Uart2_Handler(void);
+void Uart3_Handler(void);
 
 uint64_t board_now_us(void)
 {
@@ -72,6 +74,16 @@ void Uart1_Handler(void)
     receive_interrupt(BOARD_DRIVE);
 }
 
+void Uart2_Handler(void)
+{
+    receive_interrupt(BOARD_CAN);
+}
+
+void Uart3_Handler(void)
+{
+    receive_interrupt(BOARD_MOTORS);
+}
+
 bool board_send(uint32_t stream, uint8_t byte)
 {
     const bool room = (UART_STATE(uart_base[stream]) & 1u) == 0u;
@@ -87,8 +99,9 @@ void board_start(void)
         UART_DIVIDER(uart_base[stream]) = CPU_HZ / 921600u;
         UART_CTRL(uart_base[stream]) = 1u | 2u | 8u;
     }
-    NVIC_ENABLE(0u); /* receive interrupts of UART 0 and 1 */
-    NVIC_ENABLE(2u);
+    for (uint32_t stream = 0u; stream < BOARD_STREAMS; stream++) {
+        NVIC_ENABLE(2u * stream); /* its receive interrupt; the odd ones are of transmission */
+    }
     TIMER_LOAD = 0xFFFFFFFFu;
     TIMER_CTRL = 0x82u; /* enabled, 32 bits, free running */
     cycles_last = ~TIMER_VALUE;

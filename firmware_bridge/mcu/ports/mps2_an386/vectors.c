@@ -2,6 +2,8 @@
 
 void Uart0_Handler(void);
 void Uart1_Handler(void);
+void Uart2_Handler(void);
+void Uart3_Handler(void);
 
 typedef struct {
     uint32_t *stack;
@@ -14,6 +16,6 @@ typedef struct {
 __attribute__((section(".vectors"), used)) const vectors_t vectors = {
     &_stack_top,
     {Reset_Handler, Nmi_Handler, H, H, H, H, U, U, U, U, U, U, U, U, SysTick_Handler},
-    {Uart0_Handler, U, Uart1_Handler, U, U, U, U, U, U, U, U, U, U, U, U, U,
+    {Uart0_Handler, U, Uart1_Handler, U, Uart2_Handler, U, Uart3_Handler, U, U, U, U, U, U, U, U, U,
      U, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U},
 };

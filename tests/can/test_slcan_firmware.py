@@ -1,0 +1,92 @@
+"""The ARM firmware on a CAN bus: real Cortex-M instructions, frames as slcan on its third UART, classic and FD."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import can
+import numpy as np
+import pytest
+
+from firmware_bridge.errors import LinkBusy
+from firmware_bridge.host.can_segments import ESTOP_ID, frame_id
+from firmware_bridge.host.messages import Ack, Hello, McuState, ResetCause, Stats, StopCause
+from tests.can.bench import CanBench
+from tests.link.bench import assert_lawful
+
+
+@pytest.fixture(params=[False, True], ids=["classic", "fd"])
+def bench(request: pytest.FixtureRequest, firmware: Path) -> Iterator[CanBench]:
+    with CanBench(firmware, fd=request.param) as bench:
+        yield bench
+
+
+def _ready(bench: CanBench) -> None:
+    bench.link.connect()
+    bench.link.configure()
+    bench.link.arm()
+
+
+def _move(bench: CanBench, seconds: float) -> None:
+    """Axis x at 0.1 m/s, a new chunk every 100 ms."""
+    for chunk_id in range(1, round(seconds * 10) + 1):
+        q = np.tile(bench.plant.position, (16, 1))
+        q[:, 0] += 0.1 * np.arange(16) * 0.05
+        with contextlib.suppress(LinkBusy):  # an emulator on a busy machine: the next one is newer anyway
+            bench.link.send_chunk(time.monotonic_ns() + 100_000_000, 50_000_000, q, chunk_id)
+        bench.run(0.1)
+
+
+def test_the_arm_firmware_is_armed_moved_and_stopped_over_slcan(bench: CanBench) -> None:
+    _ready(bench)
+    assert bench.link.state.mcu_state is McuState.ARMED
+    start = bench.plant.position[0]
+    _move(bench, 0.8)
+    assert bench.link.state.mcu_state is McuState.RUN
+    assert bench.link.state.counters.chunks_accepted >= 2
+    assert bench.plant.position[0] > start + 0.02
+    bench.link.estop()
+    bench.run(0.4)
+    state = bench.link.state
+    assert state.mcu_state is McuState.ESTOP and state.stop_cause is StopCause.ESTOP and not state.drive_on
+    held = bench.plant.trace().setpoint[-50:, 0]
+    assert np.ptp(held) == 0.0
+    assert_lawful(bench.plant.trace())
+    bench.run(0.7)
+    stats = [message for message in bench.heard if isinstance(message, Stats)]
+    assert stats and stats[-1].transfers_bad == stats[-1].can_errors == 0
+    assert bench.transport.counters.segments.bad == bench.transport.counters.error_frames == 0
+
+
+def test_a_reset_of_the_arm_firmware_is_noticed_over_slcan(bench: CanBench) -> None:
+    _ready(bench)
+    session = bench.link.state.session
+    bench.emulator.reset_mcu()
+    bench.run(0.5)
+    state = bench.link.state
+    assert state.reset_seen and state.session != session and state.mcu_state is McuState.DISARMED
+    assert state.reset_cause is ResetCause.UNKNOWN
+    assert any(isinstance(message, Hello) for message in bench.heard)
+
+
+@pytest.mark.parametrize("bench", [True], indirect=True, ids=["fd"])
+def test_pythons_own_slcan_bus_talks_to_the_firmware_too(bench: CanBench) -> None:
+    bench.link.close()
+    bus = can.Bus(
+        interface="slcan", channel=bench.emulator.can_tty, bitrate=1_000_000, sleep_after_open=0.0,
+        tty_baudrate=3_000_000,
+    )
+    try:
+        bus.send(can.Message(arbitration_id=ESTOP_ID, is_extended_id=False, data=b""))
+        deadline = time.monotonic() + 20.0
+        wanted, seen = frame_id(Ack.TYPE, 1, to_host=True), set[int]()
+        while time.monotonic() < deadline and wanted not in seen:
+            message = bus.recv(0.1)
+            if message is not None:
+                seen.add(message.arbitration_id)
+    finally:
+        bus.shutdown()
+    assert wanted in seen, "no answer to the emergency stop"
