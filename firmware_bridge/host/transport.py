@@ -74,6 +74,10 @@ class FdTransport:
     def backlog(self) -> int:
         return len(self._outbox)
 
+    def fileno(self) -> int:
+        """For select()."""
+        return self._fd
+
     def write(self, frame: bytes) -> None:
         self._flush()
         if len(self._outbox) + len(frame) > OUTBOX_BYTES:

@@ -9,12 +9,12 @@ import time
 
 import pytest
 
+from firmware_bridge.hil.gdb_stub import MASKED_SPIN, OPEN_SPIN, GdbStub
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.emulator import Kind
 from firmware_bridge.host.transport import open_serial
 from firmware_bridge.mcu.build import build, build_id
 from tests.firmware.board import OUT, Board, unused_ram
-from tests.link.gdb_stub import MASKED_SPIN, OPEN_SPIN, GdbStub
 
 MPS2, AST, LM3S = "mps2-an386-realtime", "ast1030-evb-realtime", "lm3s6965evb-realtime"
 REALTIME: tuple[tuple[Kind, str], ...] = (

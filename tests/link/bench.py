@@ -12,13 +12,14 @@ from typing import Literal
 
 import numpy as np
 
+from firmware_bridge.hil.echo_plant import EchoPlant
+from firmware_bridge.hil.relay import Relay
+from firmware_bridge.hil.trace import Trace
 from firmware_bridge.host.emulator import Emulator, EmulatorOptions
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.messages import ChunkEncoding, Event, EventKind, McuState, State, Stats, StopCause
 from firmware_bridge.host.transport import open_unix
-from tests.link.echo_plant import EchoPlant, Trace
 from tests.link.fake_mcu import LIMITS
-from tests.link.relay import Relay
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCELERATION = 10.0
@@ -44,7 +45,7 @@ class Bench:
         self.socket = Path(self._folder.name) / "host"
         self.emulator = Emulator(self.kind, self._options, out=self._firmware)
         self.plant = EchoPlant(self.emulator.open_drive())
-        self.relay = Relay(self.socket, self.emulator.link_path)
+        self.relay = Relay(self.socket, self.emulator.open_link())
         self.hosts: list[subprocess.Popen[str]] = []
         self._links: list[Link] = []
 

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from firmware_bridge.errors import LinkBusy, LinkError, TransportClosed
+from firmware_bridge.hil.cable import BitErrors, Tamper, intact
+from firmware_bridge.hil.gdb_stub import MASKED_SPIN, SPIN, GdbStub
 from firmware_bridge.host.framing import FrameReceiver, LinkFrame, encode_frame
 from firmware_bridge.host.messages import (
     HOST_GONE_US,
@@ -30,7 +32,6 @@ from firmware_bridge.host.messages import (
     StopCause,
 )
 from tests.link.bench import Bench, assert_braked_then_held, assert_lawful
-from tests.link.gdb_stub import MASKED_SPIN, SPIN, GdbStub
 
 STAMP_US = 1500
 """STATE gives the age of the heartbeat in whole milliseconds, and a stop happens at a tick: half a tick of slack."""
@@ -163,46 +164,6 @@ def test_tampered_frames_never_move_the_arm_off_its_plan(bench: Bench, way: str)
         assert bench.last.state == McuState.RUN
 
 
-class Tamper:
-    """Does one thing to every third frame."""
-
-    def __init__(self, way: str) -> None:
-        self.way = way
-        self.touched = 0
-        self._count = 0
-        self._held = b""
-        self._random = random.Random(way)
-
-    def __call__(self, data: bytes) -> bytes:
-        out = b""
-        for frame in [part + b"\x00" for part in data.split(b"\x00")[:-1]] or [data]:
-            self._count += 1
-            if self._held:
-                out += frame + self._held
-                self._held = b""
-            elif self._count % 3 == 0:
-                self.touched += 1
-                out += self._tamper(frame)
-            else:
-                out += frame
-        return out
-
-    def _tamper(self, frame: bytes) -> bytes:
-        match self.way:
-            case "truncate":
-                return frame[: self._random.randrange(1, len(frame))] + b"\x00"
-            case "duplicate":
-                return frame + frame
-            case "reorder":
-                self._held = frame
-                return b""
-            case _:
-                broken = bytearray(frame)
-                for _ in range(self._random.randrange(1, 6)):
-                    broken[self._random.randrange(len(frame) - 1)] ^= 1 << self._random.randrange(8)
-                return bytes(broken) + b"\x00"
-
-
 def assert_on_plan(bench: Bench) -> None:
     """Axis x has moved, but never beyond the ends of the triangle; the other axes stand."""
     trace = bench.plant.trace().while_enabled()
@@ -213,21 +174,11 @@ def assert_on_plan(bench: Bench) -> None:
 
 
 def test_bit_errors_in_both_directions_at_one_in_a_thousand_bytes(bench: Bench) -> None:
-    noise = random.Random(2)
-    flipped = [0]
-
-    def corrupt(data: bytes) -> bytes:
-        broken = bytearray(data)
-        for index in range(len(broken)):
-            if noise.random() < 1e-3:
-                broken[index] ^= 1 << noise.randrange(8)
-                flipped[0] += 1
-        return bytes(broken)
-
+    corrupt = BitErrors(1e-3 / 8, seed=2)
     bench.start_host()
     bench.relay.to_mcu = bench.relay.to_host = corrupt
     bench.travel(2.0)
-    assert flipped[0] > 5
+    assert corrupt.flipped > 5
     assert_lawful(bench.plant.trace())
     assert_on_plan(bench)
     assert bench.last.fault == Fault.NONE
@@ -264,7 +215,7 @@ def test_frames_that_come_300_ms_late_stop_the_arm_and_do_not_move_it_afterwards
     event = bench.stop_event(StopCause.HOST_SILENT)
     time.sleep(0.2)
     stopped_at = bench.last.tick
-    bench.relay.to_mcu = lambda data: data
+    bench.relay.to_mcu = intact
     bench.relay.inject(b"".join(kept))
     time.sleep(0.5)
     assert len(kept) > 5

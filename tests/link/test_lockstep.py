@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from firmware_bridge.errors import FirmwareError, LinkError, TransportClosed
+from firmware_bridge.hil.echo_plant import HOME
 from firmware_bridge.host.library import LibraryTransport
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.link_session import HEARTBEAT_NS
 from firmware_bridge.host.messages import AckCode, ChunkEncoding, Degrade, Fault, McuState, ResetCause, StopCause
 from firmware_bridge.mcu.build import build
-from tests.link.echo_plant import HOME
 from tests.link.fake_mcu import LIMITS
 
 DT = 50_000_000

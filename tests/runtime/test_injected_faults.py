@@ -22,7 +22,7 @@ from edge_wam.planner_wire import PlanAnswer, PlanRequest, unpack_answer
 from edge_wam.recorder import Recording
 from edge_wam.status import Phase
 from edge_wam.supervisor import EpisodeResult, Session, SessionError
-from tests.link.gdb_stub import GdbStub
+from firmware_bridge.hil.gdb_stub import GdbStub
 from tests.runtime.rig import POLICY, Drive, Rig, assert_limits_held, config
 from tests.runtime.robot import robot
 

@@ -1,6 +1,7 @@
-"""A cable that can be watched and tampered with: between a host's socket and the emulated MCU's.
+"""A cable that can be watched and tampered with: between a host's socket and a microcontroller's link.
 
 It outlives the host: what the MCU says after the host was killed is still seen, as with a logic analyser on the wire.
+The far end is any transport, so the same relay stands in front of an emulator and of a board.
 """
 
 from __future__ import annotations
@@ -11,36 +12,46 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
+from firmware_bridge.errors import LinkError, TransportClosed
+from firmware_bridge.hil.cable import Mangle, intact
 from firmware_bridge.host.framing import FrameReceiver, LinkFrame
 from firmware_bridge.host.messages import MCU_MESSAGES, Event, EventKind, McuMessage, State
+from firmware_bridge.host.transport import FdTransport
 
-Mangle = Callable[[bytes], bytes]
+_TURN_S = 0.002
+"""While a cable fault is in place it is asked this often for what it kept back."""
+
+_PIECE = 2048
+
+
+class _Readable(Protocol):
+    def fileno(self) -> int: ...
 
 
 class Relay:
-    """Context manager. ``to_mcu`` and ``to_host`` may be set to functions that change what passes (b"" drops it)."""
+    """Context manager. ``to_mcu`` and ``to_host`` may be set to functions that change what passes (b"" drops it).
 
-    def __init__(self, listen_at: Path, mcu_at: Path) -> None:
-        self.to_mcu: Mangle = lambda data: data
-        self.to_host: Mangle = lambda data: data
+    Args:
+        listen_at: unix socket for the host.
+        mcu: byte stream of the microcontroller; the relay closes it.
+    """
+
+    def __init__(self, listen_at: Path, mcu: FdTransport) -> None:
+        self.to_mcu: Mangle = intact
+        self.to_host: Mangle = intact
         self.passed: list[bytes] = []
         """What came from the host, as it came."""
         self.sessions: set[int] = set()
+        self.seen_s: list[float] = []
+        """Monotonic time at which each of :meth:`messages` was read."""
         self._messages: list[McuMessage] = []
         self._lock = threading.Lock()
         self._receiver = FrameReceiver()
-        self._mcu = socket.socket(socket.AF_UNIX)
-        self._mcu.settimeout(5.0)
-        for _ in range(500):
-            try:
-                self._mcu.connect(str(mcu_at))
-                break
-            except OSError:
-                time.sleep(0.01)
-        else:
-            raise AssertionError(f"{mcu_at} does not listen")
-        self._mcu.setblocking(False)
+        self._mcu = mcu
+        self._inject: list[bytes] = []
+        self._pending = bytearray()
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(str(listen_at))
         self._server.listen()
@@ -53,7 +64,9 @@ class Relay:
 
     def inject(self, data: bytes) -> None:
         """Bytes towards the MCU that no host has sent."""
-        self._send(self._mcu, data)
+        with self._lock:
+            self._inject.append(data)
+        self._wake_write.send(b"x")
 
     def messages(self, kind: type | None = None) -> list[McuMessage]:
         """What the MCU has said so far, whoever listened."""
@@ -71,11 +84,16 @@ class Relay:
         return list(found.values())
 
     def until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Wait for a condition.
+
+        Raises:
+            LinkError: it did not come.
+        """
         deadline = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > deadline:
                 last = self.states()[-1:] or "nothing"
-                raise AssertionError(f"no {what} within {timeout_s} s; last of the MCU: {last}")
+                raise LinkError(f"no {what} within {timeout_s} s; last of the MCU: {last}")
             time.sleep(0.005)
 
     def drop_host(self) -> None:
@@ -87,7 +105,8 @@ class Relay:
         self._stop = True
         self._wake_write.send(b"x")
         self._thread.join()
-        for sock in (self._mcu, self._server, self._host, self._wake_read, self._wake_write):
+        self._mcu.close()
+        for sock in (self._server, self._host, self._wake_read, self._wake_write):
             if sock is not None:
                 sock.close()
 
@@ -100,8 +119,12 @@ class Relay:
     def _run(self) -> None:
         while not self._stop:
             host = self._host
-            watched = [self._mcu, self._server, self._wake_read, *([host] if host else [])]
-            ready, _, _ = select.select(watched, [], [], 1.0)
+            watched: list[_Readable] = [self._mcu, self._server, self._wake_read]
+            if host is not None and not self._pending:
+                watched.append(host)  # while the MCU does not keep up the host shall feel it, as on its own socket
+            tampered = self.to_mcu is not intact or self.to_host is not intact
+            busy = tampered or self._pending or self._mcu.backlog
+            ready, _, _ = select.select(watched, [], [], _TURN_S if busy else 1.0)
             if self._wake_read in ready:
                 self._wake_read.recv(16)
             if self._server in ready:
@@ -116,24 +139,28 @@ class Relay:
                     self._host = host = None
             if host is not None and host in ready and host is self._host:
                 self._from_host(host)
+            self._push(b"")
+            if tampered and self._host is not None:
+                self._to_host(self._host, self.to_host(b""))
 
     def _from_mcu(self) -> bool:
         try:
-            data = self._mcu.recv(65536)
-        except OSError:
-            data = b""
-        if not data:
+            data = self._mcu.read()
+        except TransportClosed:
             self._stop = True  # there is no microcontroller any more
             return False
+        now = time.monotonic()
         for body in self._receiver.feed(data):
             frame = LinkFrame.unpack(body)
-            assert frame is not None
+            if frame is None or frame.type not in MCU_MESSAGES:
+                continue
+            message = MCU_MESSAGES[frame.type].unpack(frame.payload)
             with self._lock:
-                self._messages.append(MCU_MESSAGES[frame.type].unpack(frame.payload))
+                self._messages.append(message)
+                self.seen_s.append(now)
                 self.sessions.add(frame.session)
-        host = self._host
-        if host is not None:
-            self._send(host, self.to_host(data))
+        if self._host is not None:
+            self._to_host(self._host, self.to_host(data))
         return True
 
     def _from_host(self, host: socket.socket) -> None:
@@ -146,16 +173,31 @@ class Relay:
             self._host = None
             return
         self.passed.append(data)
-        self._send(self._mcu, self.to_mcu(data))
+        self._push(data)
+
+    def _push(self, data: bytes) -> None:
+        """Towards the MCU: what passed the cable, and what somebody injects behind it."""
+        self._pending += self.to_mcu(data)
+        with self._lock:
+            self._pending += b"".join(self._inject)
+            self._inject.clear()
+        try:
+            while self._pending and self._mcu.backlog == 0:
+                self._mcu.write(bytes(self._pending[:_PIECE]))
+                del self._pending[:_PIECE]
+            if self._mcu.backlog:
+                self._mcu.write(b"")
+        except TransportClosed:
+            self._stop = True
 
     @staticmethod
-    def _send(sock: socket.socket, data: bytes) -> None:
+    def _to_host(host: socket.socket, data: bytes) -> None:
         """All of it; to a stopped process that does not read, as much as its buffer takes."""
         deadline = time.monotonic() + 0.05
         while data and time.monotonic() < deadline:
             try:
-                data = data[sock.send(data) :]
+                data = data[host.send(data) :]
             except BlockingIOError:
-                select.select([], [sock], [], 0.01)
+                select.select([], [host], [], 0.01)
             except OSError:
                 return
