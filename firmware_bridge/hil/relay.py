@@ -142,6 +142,9 @@ class Relay:
             self._push(b"")
             if tampered and self._host is not None:
                 self._to_host(self._host, self.to_host(b""))
+        if self._host is not None:
+            self._host.close()  # the cable goes with the microcontroller
+            self._host = None
 
     def _from_mcu(self) -> bool:
         try:
