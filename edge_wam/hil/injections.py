@@ -14,10 +14,12 @@ Target = Literal[
     "lockstep", "host", "mps2-an386", "mps2-an386-icount", "ast1030-evb", "lm3s6965evb", "board"
 ]
 LOCKSTEP: frozenset[Target] = frozenset({"lockstep"})
+HOST: frozenset[Target] = frozenset({"host"})
 QEMU: frozenset[Target] = frozenset({"mps2-an386", "mps2-an386-icount", "ast1030-evb", "lm3s6965evb"})
 MPS2: frozenset[Target] = frozenset({"mps2-an386", "mps2-an386-icount"})
-REAL_TIME: frozenset[Target] = frozenset({"host", "board"}) | QEMU
-ANYWHERE = LOCKSTEP | REAL_TIME
+_REAL: frozenset[Target] = frozenset({"host", "board"})
+REAL_TIME: frozenset[Target] = _REAL | QEMU
+ANYWHERE: frozenset[Target] = LOCKSTEP | REAL_TIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,14 @@ INJECTIONS: dict[str, Kind] = {
     "estop_frame": Kind("cable", "an emergency stop frame from a stranger, in no session"),
     "encoder_stuck": Kind("plant", "the reading of joint stands still", needs=_JOINT),
     "encoder_offset": Kind("plant", "the reading of joint jumps by value rad", needs=_JOINT | {"value"}),
-    "encoder_silent": Kind("plant", "no encoder values; with value: that many ms out of twice that", may=frozenset({"value"})),
+    "encoder_silent": Kind(
+        "plant", "no encoder values; with value: that many ms out of twice that", may=frozenset({"value"})
+    ),
     "wrong_sign": Kind("plant", "the drive of joint pushes the other way", needs=_JOINT),
     "dead_motor": Kind("plant", "the motor of joint gives no torque", needs=_JOINT),
     "overload": Kind("plant", "value N pull the flange down", needs=frozenset({"value"})),
     "mcu_hang": Kind(
-        "mcu", "the main loop spins, interrupts run", targets=QEMU | {"host"},
+        "mcu", "the main loop spins, interrupts run", targets=QEMU | HOST,
         by_hand="halt the core with a debug probe that leaves the watchdog running, set PC to an endless loop, go on",
     ),
     "mcu_hang_masked": Kind(
@@ -88,11 +92,11 @@ INJECTIONS: dict[str, Kind] = {
         by_hand="overwrite the word at _stack_limit with a debug probe",
     ),
     "brown_out": Kind(
-        "mcu", "a reset that no software asked for; memory keeps its content", targets=LOCKSTEP | QEMU,
+        "mcu", "a reset that no software asked for; memory keeps its content", targets=LOCKSTEP | QEMU | HOST,
         by_hand="drop the supply below the brown-out threshold for 10 ms (programmable supply or relay)",
     ),
     "power_cycle": Kind(
-        "mcu", "the supply goes away and comes back: memory is lost", targets=QEMU | {"host"},
+        "mcu", "the supply goes away and comes back: memory is lost", targets=QEMU | HOST,
         by_hand="switch the board's supply off for 2 s (relay)",
     ),
     "estop_pin": Kind(

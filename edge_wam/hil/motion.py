@@ -1,4 +1,4 @@
-"""Joint waypoints as a function of time: along straight lines in joint space, fast in the middle, slow at the corners."""
+"""Joint waypoints as a function of time: straight lines in joint space, fast in the middle, slow at the corners."""
 
 from __future__ import annotations
 

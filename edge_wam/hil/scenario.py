@@ -1,4 +1,4 @@
-"""A scenario file: which arm, which motion, what goes wrong when, and what must then be seen. One format for all benches.
+"""A scenario file: which arm, which motion, what goes wrong when, what must then be seen. One format for all benches.
 
 Unknown keys, kinds and parameters are refused by name. Times are milliseconds of the microcontroller's clock since the
 arm began to move.
@@ -23,7 +23,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=80)]
 STATES = tuple(state.name for state in McuState)
 REFERENCES = ("injection", "last_heartbeat", "last_policy", "arrival", "last_feed")
-HAPPENINGS = ("slower", "drive_off", "reset", "early_warning")
+HAPPENINGS = ("fault", "slower", "drive_off", "reset", "early_warning")
 
 
 class _Strict(BaseModel):
@@ -90,8 +90,8 @@ class Reaction(_Strict):
 
     ``after``: ``injection`` (plant and MCU injections are known to the tick), ``last_heartbeat``, ``last_policy`` (the
     policy counter last changed), ``arrival`` (of the emergency stop), ``last_feed`` (of the watchdog; counted time).
-    ``until``: ``stop:CAUSE``, ``fault:NAME``, ``slower`` (the first order of the braking), ``drive_off``,
-    ``early_warning`` and ``reset`` of the watchdog.
+    ``until``: ``stop:CAUSE``, ``fault:NAME``, ``fault`` (any), ``slower`` (the first order of the braking),
+    ``drive_off``, ``early_warning`` and ``reset`` of the watchdog.
     """
 
     after: str
@@ -106,7 +106,7 @@ class Reaction(_Strict):
         kind, _, name = self.until.partition(":")
         if kind == "stop":
             _enumerated(name, StopCause)
-        elif kind == "fault":
+        elif kind == "fault" and name:
             _enumerated(name, Fault)
         elif self.until not in HAPPENINGS:
             raise ValueError(f"until = {self.until!r} is none of stop:CAUSE, fault:NAME, {', '.join(HAPPENINGS)}")

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from firmware_bridge.errors import FirmwareError
 
-SP, LR, PC, XPSR = 13, 14, 15, 16
+PC = 15
 SPIN = bytes.fromhex("fee7")
 """``b .`` : the main loop is gone; interrupts are as they were, which means masked if it slept."""
 OPEN_SPIN = bytes.fromhex("62b6") + SPIN
 """``cpsie i; b .`` : the main loop is gone, interrupts run."""
 MASKED_SPIN = bytes.fromhex("72b6") + SPIN
 """``cpsid i; b .`` : nothing but the NMI runs any more."""
-_EXCEPTION = 0x1FF
 
 
 class GdbStub:
@@ -86,10 +85,13 @@ class GdbStub:
         if self.register(PC) != address:
             raise FirmwareError(f"gdb stub: halted at {self.register(PC):#x}", expected=f"{address:#x}")
 
-    @property
-    def in_handler(self) -> bool:
-        """The processor was halted inside of an exception handler."""
-        return bool(self.register(XPSR) & _EXCEPTION)
+    def registers(self) -> str:
+        """All core registers, as the stub writes them."""
+        return self._ask("g")
+
+    def set_registers(self, registers: str) -> None:
+        """What :meth:`registers` gave."""
+        self._order(f"G{registers}", "registers")
 
     def _order(self, packet: str, what: str) -> None:
         reply = self._ask(packet)

@@ -153,9 +153,13 @@ class Emulator:
         return list(self._events)
 
     def reset_mcu(self) -> None:
-        """The reset pin (QEMU only; the host port resets on SIGHUP): what is not in the no-init memory is lost."""
-        assert self._qmp is not None
-        self._qmp.sendall(b'{"execute": "system_reset"}\n')
+        """The reset pin: what is not in the no-init memory is lost."""
+        if self._qmp is not None:
+            self._qmp.sendall(b'{"execute": "system_reset"}
+')
+        else:
+            self.send_signal(signal.SIGHUP)
+
 
     def close(self) -> None:
         """Kill it and remove its sockets; may be called twice."""

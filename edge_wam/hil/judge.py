@@ -1,0 +1,308 @@
+"""Evidence against expectations. Every finding says what was asked, what was seen, and whether that is good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edge_wam.contracts import F64
+from edge_wam.embodiment import Embodiment
+from edge_wam.hil.evidence import Boot, Evidence, Orders
+from edge_wam.hil.scenario import Expect, Reaction, Scenario
+from firmware_bridge.host.messages import (
+    STATE_FLAG_DRIVE_ON,
+    Event,
+    EventKind,
+    Fault,
+    McuState,
+    ResetCause,
+    StopCause,
+)
+
+MICRO = 1e-6
+"""Orders are whole micro-units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One question and its answer."""
+
+    check: str
+    good: bool
+    seen: str
+
+
+@dataclass
+class Verdict:
+    """``reactions``: measured times in ms by "after -> until", also where nothing was asked of them."""
+
+    findings: list[Finding] = field(default_factory=list)
+    reactions: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        return bool(self.findings) and all(finding.good for finding in self.findings)
+
+    def add(self, check: str, good: bool, seen: str) -> None:
+        self.findings.append(Finding(check, bool(good), seen))
+
+
+def judge(scenario: Scenario, embodiment: Embodiment, evidence: Evidence) -> Verdict:
+    """All findings of one run."""
+    verdict = Verdict()
+    expect = scenario.expect
+    _lawful(verdict, embodiment, evidence)
+    _states(verdict, expect, evidence)
+    _resets(verdict, expect, evidence)
+    for reaction in expect.reactions:
+        _reaction(verdict, reaction, evidence)
+    _motion(verdict, scenario, evidence)
+    _counts(verdict, expect, evidence)
+    return verdict
+
+
+# -- always -----------------------------------------------------------------------------------------------------------
+
+
+def _lawful(verdict: Verdict, embodiment: Embodiment, evidence: Evidence) -> None:
+    """No enabled order leaves the robot file's limits, whatever was injected."""
+    low, high = embodiment.vector("position_min"), embodiment.vector("position_max")
+    fastest, hardest = embodiment.vector("velocity_max"), embodiment.vector("acceleration_max")
+    worst = {"position": -np.inf, "speed": 0.0, "acceleration": 0.0}
+    count = 0
+    for orders in evidence.orders:
+        q = orders.setpoint[orders.enabled]
+        if not len(q):
+            continue
+        count += len(q)
+        worst["position"] = max(worst["position"], float(np.maximum(low - q, q - high).max()))
+        for part in _consecutive(orders):
+            # An order is rounded to 1e-6, so a step is known to 1e-6 and a second difference to 2e-6.
+            speed = np.maximum(np.abs(np.diff(part, axis=0)) - MICRO, 0.0) * 1e3
+            worst["speed"] = max(worst["speed"], float((speed / fastest).max(initial=0.0)))
+            change = np.maximum(np.abs(np.diff(part, n=2, axis=0)) - 2 * MICRO, 0.0) * 1e6
+            worst["acceleration"] = max(worst["acceleration"], float((change / hardest).max(initial=0.0)))
+    good = worst["position"] <= 1e-9 and worst["speed"] <= 1.0 + 1e-9 and worst["acceleration"] <= 1.0 + 1e-9
+    verdict.add(
+        "every enabled order is inside the limits", good and count > 0,
+        f"{count} orders; {-worst['position']:.3f} rad from the nearest limit, at most {worst['speed']:.1%} of the "
+        f"speed and {worst['acceleration']:.1%} of the acceleration allowed" if count else "no enabled order at all",
+    )
+
+
+def _consecutive(orders: Orders) -> list[F64]:
+    """Setpoints of runs of enabled orders without a missing tick."""
+    breaks = np.flatnonzero((np.diff(orders.tick) != 1) | ~orders.enabled[1:] | ~orders.enabled[:-1]) + 1
+    parts = np.split(orders.setpoint, breaks)
+    enabled = np.split(orders.enabled, breaks)
+    return [part for part, on in zip(parts, enabled, strict=True) if len(part) > 2 and on.all()]
+
+
+# -- states -----------------------------------------------------------------------------------------------------------
+
+
+def visited(evidence: Evidence) -> list[str]:
+    """States over all boots in order, by the events that report every change."""
+    out: list[str] = []
+    for boot in evidence.boots:
+        for event in sorted(boot.events, key=lambda event: event.event_id):
+            if event.kind == EventKind.STATE:
+                out.append(McuState(event.arg1).name)
+    return out
+
+
+def _states(verdict: Verdict, expect: Expect, evidence: Evidence) -> None:
+    way = visited(evidence)
+    if expect.visits:
+        rest = iter(way)
+        verdict.add(
+            "states in order " + " → ".join(expect.visits), all(state in rest for state in expect.visits),
+            " → ".join(way),
+        )
+    last = evidence.last
+    if last is None:
+        verdict.add("the microcontroller reports", False, "no STATE at all")
+        return
+    if expect.ends is not None:
+        verdict.add(f"ends in {expect.ends}", McuState(last.state).name == expect.ends, McuState(last.state).name)
+    if expect.drive is not None:
+        on = bool(last.flags & STATE_FLAG_DRIVE_ON)
+        verdict.add(f"the drive is {expect.drive} at the end", on == (expect.drive == "on"), "on" if on else "off")
+    if expect.fault is not None:
+        verdict.add(f"fault {expect.fault}", Fault(last.fault).name == expect.fault, Fault(last.fault).name)
+    if expect.stop_cause is not None:
+        seen = StopCause(last.stop_cause).name
+        verdict.add(f"stop cause {expect.stop_cause}", seen == expect.stop_cause, seen)
+
+
+def _resets(verdict: Verdict, expect: Expect, evidence: Evidence) -> None:
+    if expect.reset is not None:
+        hello = evidence.boots[-1].hello
+        cause = ResetCause(hello.reset_cause).name if hello is not None and len(evidence.boots) > 1 else "no reset"
+        verdict.add(f"reset by {expect.reset}", cause == expect.reset, cause)
+        if expect.reset_pc:
+            pc = hello.reset_pc if hello is not None else 0
+            verdict.add("its program counter was kept", pc != 0, f"{pc:#010x}")
+    if expect.stays_disarmed:
+        after = evidence.orders[1:]
+        enabled = sum(int(orders.enabled.sum()) for orders in after)
+        verdict.add(
+            "after the reset no order enables the drive", bool(after) and enabled == 0,
+            f"{enabled} of {sum(len(orders.tick) for orders in after)} orders",
+        )
+
+
+# -- reactions --------------------------------------------------------------------------------------------------------
+
+
+def _happening(reaction: Reaction, evidence: Evidence) -> tuple[int, int] | None:
+    """(boot, MCU clock in us) of ``until``, the first one after the injection where there is one."""
+    exact = [mark for mark in evidence.marks if mark.exact]
+    since = min((mark.at_us for mark in exact if mark.boot == 0), default=0)
+    kind, _, name = reaction.until.partition(":")
+    boot = evidence.boots[0]
+    if kind == "stop":
+        found = [e for e in boot.events if e.kind == EventKind.STOP and e.arg0 == StopCause[name] and e.at_us >= since]
+        return (0, found[0].at_us) if found else None
+    if kind == "fault":
+        found = [
+            e for e in boot.events
+            if e.kind == EventKind.FAULT and (not name or e.arg0 == Fault[name]) and e.at_us >= since
+        ]
+        return (0, found[0].at_us) if found else None
+    if reaction.until == "slower":
+        stop = first_stop(evidence)
+        tick = None if stop is None else braking_tick(evidence.orders[0], boot.tick_of(stop.at_us))
+        return None if tick is None else (0, boot.us_of(tick))
+    if reaction.until == "drive_off":
+        stop = first_stop(evidence)
+        orders = evidence.orders[0].after(boot.tick_of(max(since, 0 if stop is None else stop.at_us)))
+        off = orders.tick[~orders.enabled]
+        return (0, boot.us_of(int(off[0]))) if len(off) else None
+    return None
+
+
+def first_stop(evidence: Evidence) -> Event | None:
+    """The first STOP or FAULT of the first boot."""
+    found = [event for event in evidence.boots[0].events if event.kind in (EventKind.STOP, EventKind.FAULT)]
+    return min(found, key=lambda event: event.at_us) if found else None
+
+
+def braking_tick(orders: Orders, from_tick: int) -> int | None:
+    """The first tick at or after ``from_tick`` from which the fastest axis only slows down, to standstill.
+
+    None if it was not moving, or has not come to rest.
+    """
+    at = int(np.searchsorted(orders.tick, from_tick))
+    if at < 2 or at >= len(orders.tick):
+        return None
+    axis = int(np.abs(orders.setpoint[at - 1] - orders.setpoint[at - 2]).argmax())
+    gaps = np.maximum(np.diff(orders.tick), 1)
+    step = np.abs(np.diff(orders.setpoint[:, axis])) / gaps
+    moving = step > 2 * MICRO
+    if not moving[at - 2]:
+        return None
+    for index in range(at - 1, len(step)):
+        # step[index] leads to order index + 1; more than the rounding of two orders must be gone.
+        if step[index] < step[index - 1] - 1.5 * MICRO:
+            rest = step[index:]
+            stands = np.flatnonzero(rest <= 1.01 * MICRO)
+            if len(stands) and (np.diff(rest[: stands[0] + 1]) <= 2.1 * MICRO).all():
+                return int(orders.tick[index + 1])
+    return None
+
+
+def _reference(reaction: Reaction, boot: Boot, evidence: Evidence, at_us: int) -> int | None:
+    """MCU clock of ``after``; ages are whole milliseconds rounded down, so the earliest moment that they allow."""
+    if reaction.after == "injection":
+        marks = [mark for mark in evidence.marks if mark.exact and mark.boot == 0 and mark.at_us <= at_us]
+        return marks[-1].at_us if marks else None
+    stop = first_stop(evidence)
+    if stop is None:
+        return None
+    if reaction.after == "arrival":
+        return stop.at_us
+    state = boot.before(stop.at_us - 1)
+    if state is None:
+        return None
+    age = state.heartbeat_age_ms if reaction.after == "last_heartbeat" else state.policy_age_ms
+    return state.now_us - age * 1000 - 999
+
+
+def _reaction(verdict: Verdict, reaction: Reaction, evidence: Evidence) -> None:
+    name = f"{reaction.after} -> {reaction.until}"
+    took: float | None
+    if reaction.until in ("reset", "early_warning"):
+        took = evidence.measured_ms.get(f"{reaction.after} -> {reaction.until}")
+    else:
+        happened = _happening(reaction, evidence)
+        took = None
+        if happened is not None:
+            boot, at_us = happened
+            began = _reference(reaction, evidence.boots[boot], evidence, at_us)
+            took = None if began is None else (at_us - began) / 1e3
+    asked = f"{name} within {reaction.within_ms:g} ms"
+    if reaction.at_least_ms:
+        asked += f", not before {reaction.at_least_ms:g} ms"
+    if took is None:
+        verdict.add(asked, False, "did not happen, or cannot be timed")
+        return
+    verdict.reactions[name] = took
+    verdict.add(asked, reaction.at_least_ms <= took <= reaction.within_ms, f"{took:.3f} ms")
+
+
+# -- motion -----------------------------------------------------------------------------------------------------------
+
+
+def _motion(verdict: Verdict, scenario: Scenario, evidence: Evidence) -> None:
+    expect = scenario.expect
+    boot, orders = evidence.boots[0], evidence.orders[0]
+    tour = scenario.motion.tour()
+    path = tour.at(np.arange(0.0, max(tour.period_s, 1e-3), 2e-3))
+    if expect.stands_still_after_ms is not None:
+        stop = first_stop(evidence)
+        if stop is None:
+            verdict.add("stands still after the stop", False, "there was none")
+        else:
+            after = orders.after(boot.tick_of(stop.at_us) + round(expect.stands_still_after_ms))
+            q = after.setpoint[after.enabled]
+            moved = float(np.ptp(q, axis=0).max()) if len(q) else 0.0
+            verdict.add(
+                f"no enabled order moves from {expect.stands_still_after_ms:g} ms after the stop on",
+                moved == 0.0 and len(after.tick) > 20,
+                f"{moved:.6f} rad in {len(q)} enabled of {len(after.tick)} orders",
+            )
+    if expect.on_plan_rad is not None:
+        q = orders.setpoint[orders.enabled][::5]
+        off = float(max((np.abs(path - one).max(axis=1).min() for one in q), default=np.inf))
+        verdict.add(
+            f"orders stay within {expect.on_plan_rad:g} rad of the path", off <= expect.on_plan_rad, f"{off:.5f} rad"
+        )
+    if expect.joints_move_at_most_rad is not None and len(evidence.joint):
+        out = np.maximum(path.min(axis=0) - evidence.joint, evidence.joint - path.max(axis=0)).max()
+        verdict.add(
+            f"no link goes farther than {expect.joints_move_at_most_rad:g} rad beyond the motion's range",
+            out <= expect.joints_move_at_most_rad, f"{max(0.0, float(out)):.4f} rad",
+        )
+    if expect.falls_at_least_rad is not None and len(evidence.joint):
+        dead = np.flatnonzero(~orders.enabled & (orders.tick > boot.tick_of(evidence.begin_us)))
+        start = orders.tick[dead[0]] if len(dead) else evidence.joint_tick[-1]
+        falling = evidence.joint[evidence.joint_tick >= start]
+        fell = float(np.abs(falling - falling[0]).max()) if len(falling) else 0.0
+        verdict.add(f"without torque it falls by {expect.falls_at_least_rad:g} rad", fell >= expect.falls_at_least_rad,
+                    f"{fell:.3f} rad")  # fmt: skip
+
+
+def _counts(verdict: Verdict, expect: Expect, evidence: Evidence) -> None:
+    if expect.refused_by_host is not None:
+        count = sum(evidence.refused.values())
+        why = ", ".join(f"{name} {number}" for name, number in sorted(evidence.refused.items()))
+        verdict.add(f"the host refuses {expect.refused_by_host} chunks", count >= expect.refused_by_host, why or "none")
+    stats = [one for boot in evidence.boots for one in boot.stats[-1:]]
+    if expect.refused_by_mcu is not None:
+        count = sum(one.chunks_refused + one.chunks_late for one in stats)
+        verdict.add(f"the MCU refuses {expect.refused_by_mcu} chunks", count >= expect.refused_by_mcu, str(count))
+    for name, least in expect.counted.items():
+        count = sum(getattr(one, name) for one in stats)
+        verdict.add(f"{name} counts at least {least}", count >= least, str(count))
