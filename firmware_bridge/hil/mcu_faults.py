@@ -30,6 +30,8 @@ _SPIN_STAMPING = bytes.fromhex("01681160fce7")
 """``1: ldr r1, [r0]; str r1, [r2]; b 1b``"""
 _MASK = bytes.fromhex("72b6")
 """``cpsid i``"""
+_OPEN = bytes.fromhex("62b6")
+"""``cpsie i``: the loop may have been halted asleep, which it does with interrupts masked."""
 _PUSH_UNTIL_R8 = bytes.fromhex("ffb4c545fcd8") + SPIN
 """``1: push {r0-r7}; cmp sp, r8; bhi 1b; b .``"""
 _STORM_CODE = bytes.fromhex("034a0448044b01681160013bfbd17047")
@@ -81,7 +83,7 @@ def hang(gdb: GdbStub, *, masked: bool = False) -> Moment:
     moment = _moment(gdb)
     gdb.set_register(0, _TIMER)
     gdb.set_register(2, _HUNG_AT)
-    gdb.hang(FREE_RAM, (_MASK if masked else b"") + _SPIN_STAMPING)
+    gdb.hang(FREE_RAM, (_MASK if masked else _OPEN) + _SPIN_STAMPING)
     return moment
 
 

@@ -155,11 +155,9 @@ class Emulator:
     def reset_mcu(self) -> None:
         """The reset pin: what is not in the no-init memory is lost."""
         if self._qmp is not None:
-            self._qmp.sendall(b'{"execute": "system_reset"}
-')
+            self._qmp.sendall(b'{"execute": "system_reset"}\n')
         else:
             self.send_signal(signal.SIGHUP)
-
 
     def close(self) -> None:
         """Kill it and remove its sockets; may be called twice."""
