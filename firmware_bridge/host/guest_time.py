@@ -20,11 +20,13 @@ from firmware_bridge.host.limits import LimitTable
 from firmware_bridge.host.motion import chunk_message
 
 ENCODER_TICKS, HEARTBEAT_TICKS = 5, 20
-KNOTS, DT_US, LEAD_US = 16, 50_000, 60_000
+DT_US, LEAD_US = 50_000, 60_000
 SWAY = 0.01
 """Of an axis' range, to both sides of its middle."""
 SWAY_HZ = 0.5
 ANSWER_TICKS = 200
+BRAKE_TICKS = 2500
+"""Until a stopped arm stands and its drive is off."""
 CLOCK_ERROR_US = 500
 """What heartbeats say: times are the MCU's own, so knots are exact; half a tick is what its frames resolve."""
 STALL_S = 30.0
@@ -46,6 +48,7 @@ class GuestHost:
         emulator: running.
         table: limits of the axes.
         plan_ticks: between two chunks.
+        knots: of a chunk.
         wait_s: longest sleep between two looks at the streams.
 
     Attributes:
@@ -57,8 +60,11 @@ class GuestHost:
         work_max_us, margin_min_us: worst of all STATS: a tick's own work, and what the watchdog's first stage had left.
     """
 
-    def __init__(self, emulator: Emulator, table: LimitTable, *, plan_ticks: int = 100, wait_s: float = 0.0005) -> None:
+    def __init__(
+        self, emulator: Emulator, table: LimitTable, *, plan_ticks: int = 100, knots: int = 16, wait_s: float = 0.0005
+    ) -> None:
         self.table = table
+        self._knots = knots
         self._wait_s = wait_s
         self.plan_ticks = plan_ticks
         self.tick = 0
@@ -95,6 +101,12 @@ class GuestHost:
     def state(self) -> m.McuState:
         return m.McuState.BOOT if self._state is None else m.McuState(self._state.state)
 
+    def why_stopped(self) -> str:
+        """Cause and fault of the newest STATE."""
+        if self._state is None:
+            return "nothing known"
+        return f"{m.STOPCAUSE_TEXT[self._state.stop_cause].name}/{m.FAULT_TEXT[self._state.fault].name}"
+
     def run(self, ticks: int) -> None:
         """Let ticks pass.
 
@@ -119,6 +131,7 @@ class GuestHost:
             LinkError: a command was refused.
         """
         self._armed = False
+        self.run(BRAKE_TICKS if self.state not in (m.McuState.BOOT, m.McuState.DISARMED) else 50)
         self._ask_hello()
         self.run(50)
         if self._hello is not None and self._hello.fault:
@@ -139,7 +152,7 @@ class GuestHost:
         """The next plan: every axis sways about its middle, a function of the MCU's time."""
         self._chunk_id += 1
         t0_us = self.mcu_us + LEAD_US
-        seconds = (t0_us + np.arange(KNOTS)[:, None] * DT_US) * 1e-6
+        seconds = (t0_us + np.arange(self._knots)[:, None] * DT_US) * 1e-6
         samples = self._middle + self._half * np.sin(2 * np.pi * SWAY_HZ * seconds + np.arange(self.table.dof))
         return chunk_message(
             np.rint(samples).astype(np.int64), t0_us, DT_US * 1000, self._chunk_id, self.table, m.ChunkEncoding.I16_LSB
@@ -182,8 +195,8 @@ class GuestHost:
                 self._state = message
                 self._offset_us = message.now_us - message.tick * m.TICK_US
             case m.Hello():
-                self._hello = message
-                if message.reset_cause != m.ResetCause.POWER_ON:
+                known, self._hello = self._hello, message
+                if message.reset_cause != m.ResetCause.POWER_ON and (known is None or known.boots != message.boots):
                     self.causes.append(m.ResetCause(message.reset_cause))
             case m.Stats():
                 self._on_stats(message)

@@ -16,15 +16,18 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from firmware_bridge.errors import FirmwareError
+from firmware_bridge.errors import FirmwareError, LinkError
 from firmware_bridge.host.emulator import Emulator, EmulatorOptions
 from firmware_bridge.host.guest_time import GuestHost, demo_table
+from firmware_bridge.host.messages import McuState
 from firmware_bridge.mcu.build import build_id
 
 AXES = 7
 ICOUNT_SHIFT = 3
 """8 ns an instruction: 125 million a second, what a 170 MHz Cortex-M4 does at 1.36 cycles each."""
 BOOT_TICKS = 100
+LOOK_TICKS = 500
+FOLLOWING = (McuState.ARMED, McuState.RUN, McuState.STARVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ MODES = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One line. Ticks are the MCU's, ``seconds`` the wall clock's, ``load`` the 1-minute average over both ends."""
+    """One line. Ticks are the MCU's, ``seconds`` the wall clock's, ``load`` the 1-minute average over both ends.
+    ``stops``: why the arm was stopped although nobody asked (a stall of this machine); it was armed again at once."""
 
     mode: str
     firmware: str
@@ -58,7 +62,7 @@ class Part:
     refused: int
     late_ticks: int
     margin_min_us: int
-    state: str
+    stops: tuple[str, ...]
     load: float
 
 
@@ -70,7 +74,7 @@ def read(path: Path) -> list[Part]:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        parts.append(Part(**{**row, "causes": tuple(row["causes"])}))
+        parts.append(Part(**{**row, "causes": tuple(row["causes"]), "stops": tuple(row["stops"])}))
     return parts
 
 
@@ -84,22 +88,35 @@ def run(mode: str, path: Path, ticks: int) -> list[Part]:
     firmware = f"{how.target} {build_id(how.target):08x}"
     done = [part for part in read(path) if (part.mode, part.firmware) == (mode, firmware)]
     torn = path.exists() and not path.read_bytes().endswith(b"\n")  # a line that was cut short stays alone
-    # No priority: what a busy machine does to the emulator is part of the question.
-    options = EmulatorOptions(target=how.target, icount=how.icount, icount_shift=ICOUNT_SHIFT, nice=0)
+    options = EmulatorOptions(target=how.target, icount=how.icount, icount_shift=ICOUNT_SHIFT)
     with Emulator("qemu", options) as emulator:
         host = GuestHost(emulator, demo_table(AXES), wait_s=how.wait_s)
         host.run(BOOT_TICKS)
-        host.arm()
+        _arm(host)
         while (left := ticks - sum(part.ticks for part in done)) > 0:
             part = _part(mode, firmware, emulator, host, min(left, how.part_ticks))
             done.append(part)
             with path.open("a", encoding="utf-8") as file:
                 file.write("\n" * torn + json.dumps(asdict(part)) + "\n")
                 torn = False
-            if part.resets:
-                host.arm()
         host.close()
     return done
+
+
+def _arm(host: GuestHost) -> None:
+    """Armed again, although this machine may stall while it is done.
+
+    Raises:
+        LinkError: refused ten times.
+    """
+    for attempt in range(10):
+        try:
+            host.arm()
+        except LinkError:
+            if attempt == 9:
+                raise
+        else:
+            return
 
 
 def _part(mode: str, firmware: str, emulator: Emulator, host: GuestHost, ticks: int) -> Part:
@@ -108,7 +125,18 @@ def _part(mode: str, firmware: str, emulator: Emulator, host: GuestHost, ticks: 
     late = host.stats.late_ticks if host.stats is not None else 0
     host.codes.clear()
     host.margin_min_us = 0xFFFFFFFF
-    host.run(ticks)
+    stops: list[str] = []
+    end = host.tick + ticks
+    while (left := end - host.tick) > 0:
+        host.run(min(left, LOOK_TICKS))
+        if host.resets > resets:
+            break  # its ticks count from zero again: the part ends here
+        if host.state not in FOLLOWING:
+            stops.append(host.why_stopped())
+            _arm(host)
+    if host.resets > resets:
+        ticks -= max(0, left)
+        _arm(host)
     assert host.stats is not None, "STATS come every second"
     return Part(
         mode=mode,
@@ -120,9 +148,9 @@ def _part(mode: str, firmware: str, emulator: Emulator, host: GuestHost, ticks: 
         causes=tuple(cause.name for cause in host.causes[causes:]),
         chunks=host.codes.total(),
         refused=sum(count for code, count in host.codes.items() if code >= code.BAD_STATE),
-        late_ticks=host.stats.late_ticks - late,
+        late_ticks=host.stats.late_ticks - (0 if host.resets > resets else late),
         margin_min_us=host.margin_min_us,
-        state=host.state.name,
+        stops=tuple(stops),
         load=round((load + os.getloadavg()[0]) / 2, 2),
     )
 
@@ -137,6 +165,7 @@ def show(parts: list[Part]) -> str:
             f"{key[0]} {key[1]}: {sum(r.ticks for r in rows)} ticks in {sum(r.seconds for r in rows):.0f} s, "
             f"{sum(r.bites for r in rows)} bites, {sum(r.resets for r in rows)} resets, "
             f"{sum(r.chunks for r in rows)} chunks ({sum(r.refused for r in rows)} refused), "
+            f"{sum(len(r.stops) for r in rows)} stops {sorted({s for r in rows for s in r.stops})}, "
             f"{sum(r.late_ticks for r in rows)} late ticks, least margin {min(r.margin_min_us for r in rows)} us, "
             f"load {min(loads):.1f}..{max(loads):.1f} (mean {sum(loads) / len(loads):.1f})"
         )
