@@ -1,0 +1,1 @@
+"""What the firmware costs on its processor: instructions counted by the emulator, cycles bounded by the manual."""
