@@ -30,6 +30,9 @@ BRAKE_TICKS = 2500
 CLOCK_ERROR_US = 500
 """What heartbeats say: times are the MCU's own, so knots are exact; half a tick is what its frames resolve."""
 STALL_S = 30.0
+ATTEMPTS = 10
+LOOK_TICKS = 500
+FOLLOWING = (m.McuState.ARMED, m.McuState.RUN, m.McuState.STARVED)
 
 
 def demo_table(axes: int) -> LimitTable:
@@ -53,6 +56,7 @@ class GuestHost:
 
     Attributes:
         tick: newest control tick that was seen.
+        last_tick: of the boot before this one.
         codes: answers to chunks by code.
         resets: boots after the first: every one was a bite of the watchdog or a crash.
         causes: of these boots.
@@ -68,6 +72,7 @@ class GuestHost:
         self._wait_s = wait_s
         self.plan_ticks = plan_ticks
         self.tick = 0
+        self.last_tick = 0
         self.codes: Counter[m.AckCode] = Counter()
         self.resets = 0
         self.causes: list[m.ResetCause] = []
@@ -101,14 +106,8 @@ class GuestHost:
     def state(self) -> m.McuState:
         return m.McuState.BOOT if self._state is None else m.McuState(self._state.state)
 
-    def why_stopped(self) -> str:
-        """Cause and fault of the newest STATE."""
-        if self._state is None:
-            return "nothing known"
-        return f"{m.STOPCAUSE_TEXT[self._state.stop_cause].name}/{m.FAULT_TEXT[self._state.fault].name}"
-
     def run(self, ticks: int) -> None:
-        """Let ticks pass.
+        """Let ticks pass; a reset ends it early.
 
         Raises:
             LinkError: the emulator stands still.
@@ -119,17 +118,46 @@ class GuestHost:
             self._serve()
             if self.tick != seen:
                 if self.tick < seen:  # it was reset and counts from zero again
-                    until -= seen - self.tick
+                    return
                 seen, at = self.tick, time.monotonic()
             elif time.monotonic() - at > STALL_S:
                 raise LinkError(f"the emulated microcontroller stands still at tick {self.tick}")
+
+    def follow(self, ticks: int) -> list[str]:
+        """Armed, let ticks pass; ends early after a reset. A machine may stall whoever drives the emulator on it, and
+        the MCU then stops the arm, as it must: it is armed again.
+
+        Returns:
+            Why the arm was stopped, each time.
+
+        Raises:
+            LinkError: the emulator stands still, or arming was refused ten times in a row.
+        """
+        stops: list[str] = []
+        end, resets = self.tick + ticks, self.resets
+        while (left := end - self.tick) > 0 and self.resets == resets:
+            self.run(min(left, LOOK_TICKS))
+            if self.state not in FOLLOWING and self.resets == resets:
+                stops.append(self._why_stopped())
+                self.arm()
+        return stops
 
     def arm(self) -> None:
         """Upload the table, lock it, arm.
 
         Raises:
-            LinkError: a command was refused.
+            LinkError: refused ten times in a row.
         """
+        for attempt in range(ATTEMPTS):
+            try:
+                self._arm_once()
+            except LinkError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+    def _arm_once(self) -> None:
         self._armed = False
         self.run(BRAKE_TICKS if self.state not in (m.McuState.BOOT, m.McuState.DISARMED) else 50)
         self._ask_hello()
@@ -178,6 +206,7 @@ class GuestHost:
 
     def _on_setpoint(self, setpoint: m.Setpoint) -> None:
         if setpoint.tick < self.tick:
+            self.last_tick = self.tick
             self._next = dict.fromkeys(self._next, 0)
         self.tick = setpoint.tick
         if setpoint.flags & m.SETPOINT_FLAG_ENABLE:
@@ -211,6 +240,12 @@ class GuestHost:
         self.stats = stats
         self.work_max_us = max(self.work_max_us, stats.tick_work_max_us)
         self.margin_min_us = min(self.margin_min_us, stats.watchdog_margin_min_us)
+
+    def _why_stopped(self) -> str:
+        """Cause and fault of the newest STATE."""
+        if self._state is None:
+            return "nothing known"
+        return f"{m.STOPCAUSE_TEXT[self._state.stop_cause].name}/{m.FAULT_TEXT[self._state.fault].name}"
 
     def _due(self, what: str, every: int) -> bool:
         if self.tick < self._next[what]:

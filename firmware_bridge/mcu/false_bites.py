@@ -16,18 +16,15 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from firmware_bridge.errors import FirmwareError, LinkError
+from firmware_bridge.errors import FirmwareError
 from firmware_bridge.host.emulator import Emulator, EmulatorOptions
 from firmware_bridge.host.guest_time import GuestHost, demo_table
-from firmware_bridge.host.messages import McuState
 from firmware_bridge.mcu.build import build_id
 
 AXES = 7
 ICOUNT_SHIFT = 3
 """8 ns an instruction: 125 million a second, what a 170 MHz Cortex-M4 does at 1.36 cycles each."""
 BOOT_TICKS = 100
-LOOK_TICKS = 500
-FOLLOWING = (McuState.ARMED, McuState.RUN, McuState.STARVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +89,7 @@ def run(mode: str, path: Path, ticks: int) -> list[Part]:
     with Emulator("qemu", options) as emulator:
         host = GuestHost(emulator, demo_table(AXES), wait_s=how.wait_s)
         host.run(BOOT_TICKS)
-        _arm(host)
+        host.arm()
         while (left := ticks - sum(part.ticks for part in done)) > 0:
             part = _part(mode, firmware, emulator, host, min(left, how.part_ticks))
             done.append(part)
@@ -103,40 +100,17 @@ def run(mode: str, path: Path, ticks: int) -> list[Part]:
     return done
 
 
-def _arm(host: GuestHost) -> None:
-    """Armed again, although this machine may stall while it is done.
-
-    Raises:
-        LinkError: refused ten times.
-    """
-    for attempt in range(10):
-        try:
-            host.arm()
-        except LinkError:
-            if attempt == 9:
-                raise
-        else:
-            return
-
-
 def _part(mode: str, firmware: str, emulator: Emulator, host: GuestHost, ticks: int) -> Part:
     begin, load = time.monotonic(), os.getloadavg()[0]
     bites, resets, causes = emulator.qmp_events().count("WATCHDOG"), host.resets, len(host.causes)
     late = host.stats.late_ticks if host.stats is not None else 0
     host.codes.clear()
     host.margin_min_us = 0xFFFFFFFF
-    stops: list[str] = []
-    end = host.tick + ticks
-    while (left := end - host.tick) > 0:
-        host.run(min(left, LOOK_TICKS))
-        if host.resets > resets:
-            break  # its ticks count from zero again: the part ends here
-        if host.state not in FOLLOWING:
-            stops.append(host.why_stopped())
-            _arm(host)
+    begun = host.tick
+    stops = host.follow(ticks)
     if host.resets > resets:
-        ticks -= max(0, left)
-        _arm(host)
+        ticks = min(ticks, host.last_tick - begun)  # it counts from zero again: the part ends here
+        host.arm()
     assert host.stats is not None, "STATS come every second"
     return Part(
         mode=mode,

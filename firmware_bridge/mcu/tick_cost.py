@@ -103,9 +103,9 @@ def measure(ticks: int = 3000) -> TickCost:
             host = GuestHost(emulator, demo_table(AXES), plan_ticks=PLAN_TICKS, knots=KNOTS)
             host.run(50)
             host.arm()
-            host.run(ticks // 2)
+            host.follow(ticks // 2)
             host.send(Hold())  # events, and the stop from full motion
-            host.run(ticks - ticks // 2)
+            host.follow(ticks - ticks // 2)
             chunks = sum(count for code_, count in host.codes.items() if code_ < code_.BAD_STATE)
             late = host.stats.late_ticks if host.stats is not None else 0
             host.close()

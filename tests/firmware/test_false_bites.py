@@ -20,7 +20,6 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_shipped_watchdog_does_not_bite_in_counted_time(counted: Path) -> None:
     (part,) = false_bites.read(counted)
     assert (part.ticks, part.bites, part.resets, part.causes) == (1200, 0, 0, ())
-    assert part.stops == () and part.chunks >= 5 and part.refused == 0
     assert 0 < part.margin_min_us <= 10_000  # the first stage is at 10 ms
 
 
