@@ -24,6 +24,25 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
+class Drive(_Strict):
+    """The drive of one axis. See ``firmware_bridge.host.drives.drive_binding``, which checks models and ranges."""
+
+    kind: Literal["feetech", "mit"]
+    model: str
+    address: Annotated[int, Field(ge=0)]
+    """Servo number, or CAN identifier of commands."""
+    reply: Annotated[int, Field(ge=0)] = 0
+    """CAN identifier of answers (mit)."""
+    zero: Finite = 0.0
+    """The axis' position, in its unit, at the drive's own zero."""
+    ratio: tuple[int, int] = (1, 1)
+    """Axis units per radian of the drive's shaft, as a fraction; negative turns the direction round."""
+    kp: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """N m/rad (mit)."""
+    kd: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """N m s/rad (mit)."""
+
+
 class Axis(_Strict):
     """One axis. Units: ``unit``, ``unit``/s, ``unit``/s^2; statistics are in ``unit``."""
 
@@ -45,6 +64,8 @@ class Axis(_Strict):
     kind: Literal["revolute", "prismatic", "cartesian", "unitless"] | None = None
     """None: revolute for rad, cartesian for m, unitless for 1. The position limits of cartesian axes are the
     workspace box."""
+    drive: Drive | None = None
+    """None: the drive stream, where a simulator stands."""
     rest: Finite
     action_q01: Finite
     action_q99: Finite
@@ -153,7 +174,7 @@ def _explain(error: ValidationError, source: str) -> ConfigError:
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
-        known: list[str] = sorted({*Embodiment.model_fields, *Axis.model_fields, *Camera.model_fields})
+        known = sorted({field for kind in (Embodiment, Axis, Drive, Camera) for field in kind.model_fields})
         return ConfigError(
             f"{source}: unknown key {path!r}{nearest(key, known)}", expected="only keys that mean something",
             remedy="correct or remove the key",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from edge_wam.embodiment import Embodiment
-from firmware_bridge.host.limits import LimitTable
-from firmware_bridge.host.messages import AxisKind
+from edge_wam.embodiment import Axis, Embodiment
+from firmware_bridge.host.drives import drive_binding
+from firmware_bridge.host.limits import LimitTable, sim_drive
+from firmware_bridge.host.messages import AxisKind, DriveSet
 
 _KIND_OF_UNIT = {"rad": AxisKind.REVOLUTE, "m": AxisKind.CARTESIAN, "1": AxisKind.UNITLESS}
+
+
+def _binding(index: int, axis: Axis) -> DriveSet:
+    if axis.drive is None:
+        return sim_drive(index)
+    return drive_binding(index, axis.name, **axis.drive.model_dump())
 
 
 def limit_table(robot: Embodiment) -> LimitTable:
@@ -27,4 +34,5 @@ def limit_table(robot: Embodiment) -> LimitTable:
         move_max=[axis.move_max for axis in robot.axes],
         window_max=[axis.window_max for axis in robot.axes],
         kinds=[AxisKind[axis.kind.upper()] if axis.kind else _KIND_OF_UNIT[axis.unit] for axis in robot.axes],
+        drives=[_binding(index, axis) for index, axis in enumerate(robot.axes)],
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from firmware_bridge.errors import FirmwareError, TransportClosed
+from firmware_bridge.host.drive_emulation.wires import Wires
 from firmware_bridge.host.link_state import F64
 from firmware_bridge.host.messages import MAX_AXES, SCHEMA_HASH, TICK_US, McuState, ResetCause
 from firmware_bridge.host.plant_port import DriveCommand, effort_micro, encoder_micro
@@ -40,6 +41,10 @@ def _load(path: Path) -> ctypes.CDLL:
         ("ewl_tick", None, [handle, u64]),
         ("ewl_encoder", None, [handle, i32s, i32s, u8, u64]),
         ("ewl_setpoint", u8, [handle, i32s, u8, ctypes.POINTER(u8)]),
+        ("ewl_servo_tx", size, [handle, ctypes.c_char_p, size, u64]),
+        ("ewl_servo_rx", None, [handle, ctypes.c_char_p, size, u64]),
+        ("ewl_motor_tx", u8, [handle, ctypes.POINTER(ctypes.c_uint16), ctypes.c_char_p, u64]),
+        ("ewl_motor_rx", None, [handle, ctypes.c_uint16, ctypes.c_char_p, u8, u64]),
         ("ewl_state", u8, [handle]),
         ("ewl_schema_hash", u32, []),
     ):
@@ -63,6 +68,7 @@ class LibraryTransport:
         start_ns: simulated host time of power-on.
         on_tick: called after every control tick, whoever let time pass: here a simulator takes :meth:`setpoint`,
             moves its plant by one millisecond and reports :meth:`encoder`.
+        wires: to emulated drives, for axes that are not on the drive stream.
 
     Raises:
         FirmwareError: the library is missing or of another protocol.
@@ -78,8 +84,11 @@ class LibraryTransport:
         seed: int = 1,
         start_ns: int = 1_000_000_000,
         on_tick: Callable[[], None] | None = None,
+        wires: Wires | None = None,
     ) -> None:
         self.on_tick = on_tick
+        self.wires = wires
+        self._identifier = ctypes.c_uint16()
         self._library = _load(library)
         self._start_ns = start_ns
         self._ticks = 0
@@ -102,10 +111,29 @@ class LibraryTransport:
 
     def tick(self) -> None:
         """One millisecond passes."""
+        if self.wires is not None:
+            self.wires.run(self, self.mcu_us, self.mcu_us + TICK_US)
         self._ticks += 1
         self._library.ewl_tick(self._handle(), self.mcu_us)
         if self.on_tick is not None:
             self.on_tick()
+
+    def servo_tx(self, now_us: int) -> bytes:
+        """The next packet for a bus of servos, empty: none now."""
+        count = self._library.ewl_servo_tx(self._handle(), self._buffer, _TX_BYTES, now_us)
+        return self._buffer.raw[:count] if count else b""
+
+    def servo_rx(self, data: bytes, now_us: int) -> None:
+        self._library.ewl_servo_rx(self._handle(), data, len(data), now_us)
+
+    def motor_tx(self, now_us: int) -> tuple[int, bytes] | None:
+        """The next frame for a bus of motor drives, None: none now."""
+        if not self._library.ewl_motor_tx(self._handle(), ctypes.byref(self._identifier), self._buffer, now_us):
+            return None
+        return self._identifier.value, self._buffer.raw[:8]
+
+    def motor_rx(self, identifier: int, data: bytes, now_us: int) -> None:
+        self._library.ewl_motor_rx(self._handle(), identifier, data, len(data), now_us)
 
     def setpoint(self) -> DriveCommand:
         """What the MCU orders the drive to do since the last tick."""

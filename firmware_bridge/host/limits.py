@@ -69,7 +69,7 @@ def axis_name(name: str) -> bytes:
     """As the wire carries it.
 
     Raises:
-        FirmwareError: empty, longer than 12 bytes, or not printable ASCII.
+        FirmwareError: empty, longer than 16 bytes, or not printable ASCII.
     """
     if not (name.isascii() and name.isprintable() and 1 <= len(name) <= NAME_BYTES):
         raise FirmwareError(
@@ -132,11 +132,13 @@ class LimitTable:
         move_max: Sequence[float | None] | None = None,
         window_max: Sequence[float | None] | None = None,
         kinds: Sequence[AxisKind] | None = None,
+        drives: Sequence[DriveSet] | None = None,
     ) -> LimitTable:
         """From one vector [D] per limit, in the axes' own units (m, rad, 1) and seconds.
 
         Efforts are N m or N and not watched where None. ``move_max`` (way of one chunk) and ``window_max`` (way in
-        250 ms) are as far as the other limits let an axis go where None. Without ``kinds`` the axes are REVOLUTE.
+        250 ms) are as far as the other limits let an axis go where None. Without ``kinds`` the axes are REVOLUTE,
+        without ``drives`` they are on the drive stream.
 
         Raises:
             FirmwareError: the vectors differ in length; a number is not finite or outside what the firmware takes;
@@ -145,8 +147,9 @@ class LimitTable:
         nothing = [None] * len(names)
         efforts, moves, windows = (column or nothing for column in (effort_max, move_max, window_max))
         kinds = kinds or [AxisKind.REVOLUTE] * len(names)
+        drives = drives or [sim_drive(index) for index in range(len(names))]
         columns = (position_min, position_max, velocity_max, acceleration_max, jerk_max, following_error_max,
-                   efforts, moves, windows, kinds)  # fmt: skip
+                   efforts, moves, windows, kinds, drives)  # fmt: skip
         if not 1 <= len(names) <= MAX_AXES or any(len(column) != len(names) for column in columns):
             raise FirmwareError(
                 f"{len(names)} axes with limit vectors of lengths {[len(column) for column in columns]}",
@@ -196,7 +199,7 @@ class LimitTable:
                     name=axis_name(name),
                 )
             )
-        return cls(tuple(names), tuple(axes), tuple(sim_drive(index) for index in range(len(names))))
+        return cls(tuple(names), tuple(axes), tuple(drives))
 
     @property
     def dof(self) -> int:

@@ -11,15 +11,18 @@ import math
 
 from firmware_bridge.errors import ChunkRefused, ClockError, LinkBusy, LinkError, TransportClosed
 from firmware_bridge.host.conversation import Conversation
+from firmware_bridge.host.drives import drive_error_text
 from firmware_bridge.host.link_session import ENERGISED, HEARTBEAT_NS, MILLISECOND, LinkSession
 from firmware_bridge.host.link_state import F64, LinkState
 from firmware_bridge.host.messages import (
     MCUSTATE_TEXT,
     SCHEMA_HASH,
+    STATE_FLAG_DRIVES_READY,
     AckCode,
     Arm,
     Degrade,
     Disarm,
+    DriveKind,
     EstopClear,
     Fault,
     FaultAck,
@@ -33,6 +36,8 @@ from firmware_bridge.host.transport import Transport
 CONNECT_EXCHANGES, CONNECT_EXCHANGES_MAX = 16, 64
 """Clock exchanges before :meth:`Link.connect` returns: more where the first ones were all slow."""
 CHUNKS_IN_FLIGHT = 2
+DRIVES_S = 1.0
+"""The MCU asks each drive who it is: 16 servos on one bus take 0.25 s."""
 _HEARTBEAT_EARLY_NS = 2 * MILLISECOND
 """A 100 Hz caller beats every second cycle, even when a cycle comes a little early."""
 
@@ -155,10 +160,11 @@ class Link(LinkSession):
         self._talk.counters = counters
 
     def configure(self) -> None:
-        """Upload the limit table, lock it by its CRC, read it back.
+        """Upload the limit table, lock it by its CRC, read it back; wait until the MCU has checked the drives.
 
         Raises:
-            LinkError: the drive is on, a latch is set, or the MCU refused or holds another table than was sent.
+            LinkError: the drive is on, a latch is set, the MCU refused or holds another table than was sent, or a drive
+                is not there or not what the table says.
         """
         hello = self._refresh_hello()
         state = McuState(hello.state)
@@ -171,10 +177,11 @@ class Link(LinkSession):
         if hello.locked:
             self._do(Disarm())
         self._configured = False
+        self._drive_errors.clear()
         for message in self.limits.uploads():
             self._do(message)
         # A repetition after a lost answer finds the table locked; whether it is ours is checked below.
-        self._do(LimitsCommit(self.limits.dof, self.limits.crc), again_ok=AckCode.BAD_STATE)
+        committed = self._do(LimitsCommit(self.limits.dof, self.limits.crc), again_ok=AckCode.BAD_STATE)
         hello = self._refresh_hello()
         if not hello.locked or hello.limits_crc != self.limits.crc:
             raise LinkError(
@@ -190,6 +197,26 @@ class Link(LinkSession):
                 )
         self._configured = True
         self._await(lambda: self._report is not None and self._report.axes == self.limits.dof, 0.5, "STATE")
+        if any(drive.kind != DriveKind.SIM for drive in self.limits.drives):
+            self._await_drives(committed.now_us)
+
+    def _await_drives(self, since_us: int) -> None:
+        """Drives are asked by the MCU who they are and how they are set up: that takes a moment after the commit."""
+
+        def ready() -> bool:
+            report = self._report
+            return report is not None and report.now_us > since_us and bool(report.flags & STATE_FLAG_DRIVES_READY)
+
+        if self._wait(ready, DRIVES_S):
+            return
+        self._configured = False
+        names = self.limits.names
+        wrong = [f"axis {names[axis]} {drive_error_text(self.limits.drives[axis], errors)}"
+                 for axis, errors in sorted(self._drive_errors.items()) if axis < self.limits.dof]  # fmt: skip
+        raise LinkError(
+            "; ".join(wrong) or "a drive does not answer", expected="every drive as the robot file says",
+            remedy="set the drive up, or correct the file" if wrong else "check power, cable and numbers of the drives",
+        )
 
     def arm(self) -> None:
         """The operator's act. The drive goes on and holds where the arm is.

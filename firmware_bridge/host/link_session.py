@@ -23,6 +23,7 @@ from firmware_bridge.host.messages import (
     Estop,
     Event,
     EventAck,
+    EventKind,
     Fault,
     Heartbeat,
     Hello,
@@ -72,6 +73,7 @@ class LinkSession:
         self._clock = clock
         self._talk = Conversation(transport, clock)
         self._sync = ClockSync()
+        self._drive_errors: dict[int, int] = {}
         self._queue: deque[McuMessage] = deque(maxlen=4096)
         self._report: State | None = None
         self._report_us = 0  # MCU clock of the newest report of this boot
@@ -190,6 +192,8 @@ class LinkSession:
                 if message.event_id <= self._event_id:
                     return
                 self._event_id = message.event_id
+                if message.kind == EventKind.DRIVE:
+                    self._drive_errors[message.arg0] = message.arg1
             case Ack():
                 pass
         self._queue.append(message)

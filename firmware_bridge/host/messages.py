@@ -26,7 +26,7 @@ def _refuse(name: str, length: int) -> LinkError:
     )
 
 
-SCHEMA_HASH = 0x747eed93
+SCHEMA_HASH = 0xf1020e0d
 
 MAX_AXES = 16
 """Axes that one MCU drives at most."""
@@ -64,7 +64,7 @@ ENCODER_TIMEOUT_US = 50000
 """No encoder frame for this long while armed: fault (as shipped)."""
 TICK_GAP_MAX_US = 4000
 """A tick that comes later than this after the last: fault (as shipped)."""
-NAME_BYTES = 12
+NAME_BYTES = 16
 """Length of an axis' name on the wire."""
 CLOCK_ERROR_MAX_US = 1000
 """No motion while the host knows the MCU's clock less well (as shipped)."""
@@ -130,6 +130,8 @@ STATE_FLAG_BRAKE_ON = 32
 """STATE.flags bit 5: the holding brakes are ordered to grip."""
 STATE_FLAG_ESTOP_INPUT = 64
 """STATE.flags bit 6: the emergency stop input is pressed or its wire broken."""
+STATE_FLAG_DRIVES_READY = 128
+"""STATE.flags bit 7: every drive is what was bound, without error."""
 SETPOINT_FLAG_ENABLE = 1
 """SETPOINT.flags bit 0: drive on; without it setpoints repeat the encoder."""
 SETPOINT_FLAG_BRAKE = 2
@@ -584,7 +586,7 @@ class Heartbeat:
         return cls(*_HEARTBEAT.unpack(payload))
 
 
-_LIMITSSET = struct.Struct("<BiiIIIIIIIIIIB12s")
+_LIMITSSET = struct.Struct("<BiiIIIIIIIIIIB16s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -1331,7 +1333,7 @@ class Stats:
         return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11], values[12], values[13], values[14], values[15], values[16], values[17], values[18], values[19], values[20], values[21], values[22], values[23], tail[0 * count : 1 * count])
 
 
-_LIMITS = struct.Struct("<BiiIIIIIIIIIIB12s")
+_LIMITS = struct.Struct("<BiiIIIIIIIIIIB16s")
 
 
 @dataclass(frozen=True, slots=True)

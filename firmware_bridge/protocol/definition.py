@@ -14,7 +14,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-NAME_BYTES = 12
+NAME_BYTES = 16
 SIZES = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "i32": 4, "name": NAME_BYTES}
 
 
@@ -120,6 +120,7 @@ CONSTANTS: tuple[Constant, ...] = (
     Constant("STATE_FLAG_ESTOP_LATCHED", 16, "STATE.flags bit 4: the emergency stop is latched"),
     Constant("STATE_FLAG_BRAKE_ON", 32, "STATE.flags bit 5: the holding brakes are ordered to grip"),
     Constant("STATE_FLAG_ESTOP_INPUT", 64, "STATE.flags bit 6: the emergency stop input is pressed or its wire broken"),
+    Constant("STATE_FLAG_DRIVES_READY", 128, "STATE.flags bit 7: every drive is what was bound, without error"),
     Constant("SETPOINT_FLAG_ENABLE", 1, "SETPOINT.flags bit 0: drive on; without it setpoints repeat the encoder"),
     Constant("SETPOINT_FLAG_BRAKE", 2, "SETPOINT.flags bit 1: holding brake on"),
 )

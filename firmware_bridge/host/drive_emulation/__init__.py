@@ -7,5 +7,8 @@ written from the makers' documents (named in each module), not from our firmware
 from firmware_bridge.host.drive_emulation.feetech import FeetechBus, FeetechServo
 from firmware_bridge.host.drive_emulation.mit import CubeMarsMotor, DamiaoMotor, MitBus, MitMotor
 from firmware_bridge.host.drive_emulation.motor import Motor
+from firmware_bridge.host.drive_emulation.wires import Master, Wires
 
-__all__ = ["CubeMarsMotor", "DamiaoMotor", "FeetechBus", "FeetechServo", "MitBus", "MitMotor", "Motor"]
+__all__ = [
+    "CubeMarsMotor", "DamiaoMotor", "FeetechBus", "FeetechServo", "Master", "MitBus", "MitMotor", "Motor", "Wires"
+]  # fmt: skip

@@ -130,6 +130,7 @@ bool ew_encoder_fresh(const ew_t *ew, int64_t now_us);
 uint8_t ew_drives_fit(const ew_t *ew, uint8_t axes);   /* the first axis whose binding cannot work, or axes */
 void ew_bind_drives(ew_t *ew, int64_t now_us);         /* after the tables were locked */
 uint8_t ew_drive_not_ready(const ew_t *ew);            /* the first axis that may not be armed, or axes */
+bool ew_drives_well(const ew_t *ew);                   /* may be armed, or are on without an error */
 void ew_supervise_drives(ew_t *ew, int64_t now_us);    /* faults and events of drives */
 void ew_command_drives(ew_t *ew, int64_t now_us);      /* the tick's setpoints */
 uint8_t ew_shown_axes(const ew_t *ew);

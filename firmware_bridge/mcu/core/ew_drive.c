@@ -59,6 +59,11 @@ uint8_t ew_drive_not_ready(const ew_t *ew)
     return ew_drives_not_ready(&ew->bus);
 }
 
+bool ew_drives_well(const ew_t *ew)
+{
+    return ew->drive_on ? (ew_drives_in_error(&ew->bus) == ew->bus.axes) : (ew_drives_not_ready(&ew->bus) == ew->bus.axes);
+}
+
 /* One EVENT for each error that is new, so that it is known before somebody wants to arm. */
 static void tell_errors(ew_t *ew, int64_t now_us)
 {

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EW_SCHEMA_HASH 0x747eed93u
+#define EW_SCHEMA_HASH 0xf1020e0du
 
 #define EW_MAX_AXES 16 /* axes that one MCU drives at most */
 #define EW_MAX_KNOTS 64 /* knots that fit on the timeline */
@@ -26,7 +26,7 @@
 #define EW_BRAKE_MAX_US 2000000 /* category 1 stop: the drive goes off after this time whatever the axes do */
 #define EW_ENCODER_TIMEOUT_US 50000 /* no encoder frame for this long while armed: fault (as shipped) */
 #define EW_TICK_GAP_MAX_US 4000 /* a tick that comes later than this after the last: fault (as shipped) */
-#define EW_NAME_BYTES 12 /* length of an axis' name on the wire */
+#define EW_NAME_BYTES 16 /* length of an axis' name on the wire */
 #define EW_CLOCK_ERROR_MAX_US 1000 /* no motion while the host knows the MCU's clock less well (as shipped) */
 #define EW_HEARTBEAT_AHEAD_MAX_US 10000 /* a heartbeat stamped farther in the future is no sign of life */
 #define EW_WINDOW_US 250000 /* length of the window in which window_max bounds the way of an axis */
@@ -59,6 +59,7 @@
 #define EW_STATE_FLAG_ESTOP_LATCHED 16 /* STATE.flags bit 4: the emergency stop is latched */
 #define EW_STATE_FLAG_BRAKE_ON 32 /* STATE.flags bit 5: the holding brakes are ordered to grip */
 #define EW_STATE_FLAG_ESTOP_INPUT 64 /* STATE.flags bit 6: the emergency stop input is pressed or its wire broken */
+#define EW_STATE_FLAG_DRIVES_READY 128 /* STATE.flags bit 7: every drive is what was bound, without error */
 #define EW_SETPOINT_FLAG_ENABLE 1 /* SETPOINT.flags bit 0: drive on; without it setpoints repeat the encoder */
 #define EW_SETPOINT_FLAG_BRAKE 2 /* SETPOINT.flags bit 1: holding brake on */
 
@@ -336,7 +337,7 @@ typedef struct {
 
 static inline bool ew_unpack_limits_set(const uint8_t *p, size_t n, ew_limits_set_t *m)
 {
-    if (n != 62u) {
+    if (n != 66u) {
         return false;
     }
     m->axis = ew_get_u8(&p[0]);
@@ -773,7 +774,7 @@ static inline size_t ew_pack_limits(const ew_limits_t *m, uint8_t *p)
     for (uint8_t i = 0u; i < EW_NAME_BYTES; i++) {
         p[50u + i] = m->name[i];
     }
-    return 62u;
+    return 66u;
 }
 
 typedef ew_drive_set_t ew_drive_t;

@@ -93,6 +93,7 @@ static uint8_t state_flags(const ew_t *ew, int64_t now_us)
     uint8_t flags = 0u;
     flags |= ew->drive_on ? EW_STATE_FLAG_DRIVE_ON : 0u;
     flags |= ew_encoder_fresh(ew, now_us) ? EW_STATE_FLAG_ENCODER_FRESH : 0u;
+    flags |= ew_drives_well(ew) ? EW_STATE_FLAG_DRIVES_READY : 0u;
     flags |= ew_standing_still(ew) ? 0u : EW_STATE_FLAG_MOVING;
     flags |= ew->locked ? EW_STATE_FLAG_LIMITS_LOCKED : 0u;
     flags |= (ew->noinit->estop != 0u) ? EW_STATE_FLAG_ESTOP_LATCHED : 0u;
