@@ -113,8 +113,8 @@ def test_a_wrong_drive_is_refused_by_name(changes: dict[str, object], complaint:
 
 
 def test_a_misspelt_key_of_a_drive_is_named() -> None:
-    text = (ROBOTS / "so101.toml").read_text(encoding="utf-8").replace("address = 3", "adress = 3")
-    with pytest.raises(ConfigError, match=r"adress.*address"):
+    text = (ROBOTS / "so101.toml").read_text(encoding="utf-8").replace("address = 3", "addreZs = 3")
+    with pytest.raises(ConfigError, match=r"addreZs.*address"):
         parse_embodiment(text)
 
 
