@@ -10,7 +10,7 @@ from firmware_bridge.host.emulator import Emulator, EmulatorOptions
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.messages import ChunkEncoding, McuMessage
 from tests.link.bench import CLOCK_ERROR_NS, STALL_S, Bench
-from tests.link.echo_plant import EchoPlant
+from firmware_bridge.hil.echo_plant import EchoPlant
 from tests.link.fake_mcu import LIMITS
 
 

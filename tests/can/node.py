@@ -14,7 +14,7 @@ from firmware_bridge.host.can_transport import CanTransport
 from firmware_bridge.host.library import LibraryTransport
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.messages import ResetCause
-from tests.link.echo_plant import HOME
+from firmware_bridge.hil.echo_plant import HOME
 from tests.link.fake_mcu import LIMITS
 
 FD, REMOTE = 1, 2
