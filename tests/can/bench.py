@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from firmware_bridge.hil.echo_plant import EchoPlant
 from firmware_bridge.host.can_transport import CanOptions, CanTransport, open_can
 from firmware_bridge.host.emulator import Emulator, EmulatorOptions
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.messages import ChunkEncoding, McuMessage
 from tests.link.bench import CLOCK_ERROR_NS, STALL_S, Bench
-from firmware_bridge.hil.echo_plant import EchoPlant
 from tests.link.fake_mcu import LIMITS
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import can
 import numpy as np
 
+from firmware_bridge.hil.echo_plant import HOME
 from firmware_bridge.host.can_segments import CanFrame
 from firmware_bridge.host.can_transport import CanTransport
 from firmware_bridge.host.library import LibraryTransport
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.messages import ResetCause
-from firmware_bridge.hil.echo_plant import HOME
 from tests.link.fake_mcu import LIMITS
 
 FD, REMOTE = 1, 2
