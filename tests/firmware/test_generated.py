@@ -69,7 +69,7 @@ def test_messages_survive_packing_and_refuse_another_length(message: definition.
     values: list[object] = []
     for index, field in enumerate(message.fields):
         if field.type == "name":
-            values.append(b"shoulder\0\0\0\0")
+            values.append(b"shoulder".ljust(messages.NAME_BYTES, b"\0"))
         elif not field.count:
             values.append(3 if field.name == "axes" else index + 1)
         elif field.type == "u8":
