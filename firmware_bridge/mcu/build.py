@@ -74,6 +74,11 @@ def command(name: str, output: Path, *extra: str) -> list[str]:
     ]  # fmt: skip
 
 
+def stack_report(target: str, out: Path = DEFAULT_OUT) -> Path:
+    """Where a build leaves what ``-fstack-usage`` said."""
+    return out / f".{_target(target).file}.su"
+
+
 def build(target: str, out: Path = DEFAULT_OUT) -> Path:
     """The built file, rebuilt if anything that it depends on changed.
 
@@ -86,17 +91,20 @@ def build(target: str, out: Path = DEFAULT_OUT) -> Path:
     version = subprocess.run([call[0], "--version"], capture_output=True, text=True, check=True).stdout
     stamp = hashlib.sha256("\0".join([version, *call]).encode()).hexdigest()
     stamp_path = out / f".{name}.stamp"
-    if path.is_file() and stamp_path.is_file() and stamp_path.read_text() == stamp:
+    made = all(p.is_file() for p in (path, stack_report(target, out), stamp_path))
+    if made and stamp_path.read_text() == stamp:
         return path
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=f".{name}-") as folder:
         fresh = Path(folder) / name
-        run = subprocess.run(command(target, fresh), capture_output=True, text=True, check=False)
+        usage = ("-fstack-usage", "-dumpdir", f"{folder}/")
+        run = subprocess.run(command(target, fresh, *usage), capture_output=True, text=True, check=False)
         if run.returncode != 0:
             raise FirmwareError(
                 f"firmware target {target} does not compile:\n{run.stderr.strip()[-4000:]}",
                 remedy="report it with the compiler's version",
             )
+        stack_report(target, out).write_text("".join(p.read_text() for p in sorted(Path(folder).glob("*.su"))))
         fresh.replace(path)
     stamp_path.write_text(stamp)
     return path

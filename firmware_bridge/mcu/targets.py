@@ -60,12 +60,23 @@ def _board(machine: str, cpu: str, *flags: str, more: tuple[str, ...] = ()) -> d
     }
 
 
+_STM32 = "ports/stm32g474"
+
 TARGETS: dict[str, Target] = {
     # The reference: its watchdog's first stage is an NMI. Two of its UARTs stand for CAN controllers; it is node 1.
     **_board("mps2-an386", "cortex-m4", "-DPORT_CAN=1", "-DPORT_SLCAN", more=_SLCAN),
     **_board("ast1030-evb", "cortex-m4"),  # throughput: UARTs with FIFOs
     # 64 KB of RAM, so half of the timeline; a watchdog that cannot be switched off.
     **_board("lm3s6965evb", "cortex-m3", "-DEW_TIMELINE_KNOTS=32"),
+    # NUCLEO-G474RE. No float in the core, so none of the part's float unit either.
+    "stm32g474": Target(
+        "stm32g474.elf", "arm-none-eabi-gcc",
+        ("-mcpu=cortex-m4", *_ARM, "-DPORT_WATCHDOG_MS=20", "-DPORT_CAN=1", "-DPORT_SERVO"),
+        ("ports/common/startup.c", "ports/common/cortex.c", "ports/common/rings.c", "ports/common/main.c",
+         "can/can_loop.c", f"{_STM32}/vectors.c", f"{_STM32}/board.c", f"{_STM32}/clock.c", f"{_STM32}/watchdogs.c",
+         f"{_STM32}/pins.c", f"{_STM32}/uart.c", f"{_STM32}/fdcan.c", f"{_STM32}/servo.c"),
+        libraries=("-lgcc",), linker_script=f"{_STM32}/link.ld",
+    ),
     "host": Target(
         "edgewam-mcu-host", "cc", ("-D_GNU_SOURCE", "-DPORT_WATCHDOG_MS=500"),
         ("ports/host/main.c", "ports/host/watchdog.c"),

@@ -21,7 +21,7 @@ def test_a_target_is_built_once_and_says_what_is_in_it(target: str, tmp_path: Pa
     found = mcu_build.info(target, tmp_path)
     assert (found.path, found.schema_hash, found.build_id) == (path, SCHEMA_HASH, mcu_build.build_id(target))
     assert 5_000 < found.text < 100_000
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, f".{path.name}.stamp"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, f".{path.name}.stamp", f".{path.name}.su"])
 
 
 def test_a_damaged_or_foreign_stamp_leads_to_a_new_build(tmp_path: Path) -> None:

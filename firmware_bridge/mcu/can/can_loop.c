@@ -1,5 +1,7 @@
 #include "can_loop.h"
 
+#include "ew_drive.h"
+
 #define RX_BURST 8u /* frames a turn */
 #define TX_BURST 4u
 
@@ -7,6 +9,8 @@ static bool link_on;
 static bool motors_on;
 static bool motor_waits;
 static ew_can_frame_t motor_frame;
+static uint16_t motor_ids[EW_MAX_AXES];
+static volatile uint8_t motor_count;
 
 bool can_loop_start(ew_t *core, uint8_t node, uint64_t now_us)
 {
@@ -69,6 +73,7 @@ static bool motor_turn(ew_t *core, uint64_t now_us)
         motor_waits = false;
         sent++;
     }
+    motor_count = ew_motor_off(core, motor_ids, EW_MAX_AXES);
     return can_hal_service(CAN_HAL_DRIVE) || (sent == TX_BURST) || (received == RX_BURST);
 }
 
@@ -82,4 +87,27 @@ bool can_loop_turn(ew_t *core, uint64_t now_us)
         more = motor_turn(core, now_us) || more;
     }
     return more;
+}
+
+void can_loop_off(void)
+{
+    ew_can_frame_t frame = {.count = EW_CAN_CLASSIC_BYTES};
+    for (uint32_t i = 0u; i < EW_CAN_CLASSIC_BYTES; i++) {
+        frame.data[i] = ew_mit_off[i];
+    }
+    if (!motors_on) {
+        return;
+    }
+    can_hal_flush(CAN_HAL_DRIVE);
+    /* Twice: over a UART the first may end a line that the flush cut. */
+    for (uint32_t i = 0u; i < (2u * motor_count); i++) {
+        bool taken = false;
+        frame.id = motor_ids[i % motor_count];
+        for (uint32_t spin = 0u; (spin < 10000u) && !taken; spin++) {
+            taken = can_hal_send(CAN_HAL_DRIVE, &frame);
+            (void)can_hal_service(CAN_HAL_DRIVE);
+        }
+    }
+    for (uint32_t spin = 0u; (spin < 1000u) && can_hal_service(CAN_HAL_DRIVE); spin++) {
+    }
 }

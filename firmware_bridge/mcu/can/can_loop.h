@@ -14,4 +14,7 @@ bool can_loop_start(ew_t *core, uint8_t node, uint64_t now_us);
 /* A bounded number of frames in and out on both. True: there is more to do at once. */
 bool can_loop_turn(ew_t *core, uint64_t now_us);
 
+/* Last words: torque off to every motor drive that is bound. For a watchdog's first stage; takes nothing from the core. */
+void can_loop_off(void);
+
 #endif

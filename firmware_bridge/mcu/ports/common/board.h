@@ -3,9 +3,12 @@
 #define EW_BOARD_H
 #include "ew.h"
 
+/* The UARTs: host link, stream to and from a plant; two more may stand for CAN controllers (one of the host link, one of the
+ * motor drives), or one may be the half-duplex bus of servos. */
 #ifdef PORT_SLCAN
-/* Two more UARTs stand for CAN controllers: one of the host link, one of the motor drives. */
 enum { BOARD_LINK = 0, BOARD_DRIVE = 1, BOARD_CAN = 2, BOARD_MOTORS = 3, BOARD_STREAMS = 4 };
+#elif defined(PORT_SERVO)
+enum { BOARD_LINK = 0, BOARD_DRIVE = 1, BOARD_SERVO = 2, BOARD_STREAMS = 3 };
 #else
 enum { BOARD_LINK = 0, BOARD_DRIVE = 1, BOARD_STREAMS = 2 };
 #endif

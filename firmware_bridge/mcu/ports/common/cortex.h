@@ -58,6 +58,8 @@ void Unexpected_Handler(void);
 /* The last words (main.c): the watchdog's first stage, and a fault. stack is the exception frame; its word 6 is the PC. */
 void last_words_watchdog(const uint32_t *stack);
 void last_words_fault(const uint32_t *stack);
+/* The supply fails: neither a watchdog nor a fault, and said so. */
+void last_words_supply(void);
 
 typedef void (*vector_t)(void);
 

@@ -8,6 +8,9 @@
 #ifdef PORT_CAN
 #include "can_loop.h"
 #endif
+#ifdef PORT_SERVO
+#include "servo.h"
+#endif
 
 #ifndef EW_BUILD_ID
 #error "build with firmware_bridge/mcu/build.py, which passes EW_BUILD_ID"
@@ -22,6 +25,18 @@
 #define TICK_GAP_MAX_US EW_TICK_GAP_MAX_US
 #define ENCODER_TIMEOUT_US EW_ENCODER_TIMEOUT_US
 #define CLOCK_ERROR_MAX_US EW_CLOCK_ERROR_MAX_US
+#endif
+
+/* Bit per DriveKind that there is a wire for. */
+#ifdef PORT_CAN
+#define MIT_BUS (1u << EW_DRIVE_KIND_MIT)
+#else
+#define MIT_BUS 0u
+#endif
+#ifdef PORT_SERVO
+#define DRIVE_BUSES ((uint8_t)(MIT_BUS | (1u << EW_DRIVE_KIND_FEETECH)))
+#else
+#define DRIVE_BUSES ((uint8_t)MIT_BUS)
 #endif
 
 /* Bytes sent in one turn of the loop: a UART that takes everything at once (an emulated one) must not hold the loop up. */
@@ -50,7 +65,7 @@ typedef struct {
     uint32_t sent;
 } outbox_t;
 
-static outbox_t outbox[BOARD_STREAMS];
+static outbox_t outbox[2]; /* of BOARD_LINK and BOARD_DRIVE */
 
 /* The pin first: the frame needs the drive's cooperation. */
 static void drop_enable(void)
@@ -60,6 +75,12 @@ static void drop_enable(void)
         for (uint32_t spin = 0u; (spin < 10000u) && !board_send(BOARD_DRIVE, drive_off[i]); spin++) {
         }
     }
+#ifdef PORT_CAN
+    can_loop_off();
+#endif
+#ifdef PORT_SERVO
+    servo_off();
+#endif
 }
 
 /* The watchdog's first stage; where it is an NMI nothing masks it. The reset follows. */
@@ -74,6 +95,13 @@ __attribute__((used)) void last_words_watchdog(const uint32_t *stack)
 __attribute__((used)) void last_words_fault(const uint32_t *stack)
 {
     ew_noinit_mark(&noinit, EW_RESET_CAUSE_HARD_FAULT, stack[6], ew_ticks(&core));
+    drop_enable();
+    cortex_reset();
+}
+
+void last_words_supply(void)
+{
+    ew_noinit_mark(&noinit, EW_RESET_CAUSE_UNKNOWN, 0u, ew_ticks(&core));
     drop_enable();
     cortex_reset();
 }
@@ -163,6 +191,19 @@ static void name_the_reset(void)
     alive.magic = 0u;
 }
 
+/* What hangs on the board beside the two streams. True: there is more to do at once. */
+static bool turn_buses(void)
+{
+#ifdef PORT_SERVO
+    servo_turn(&core, board_now_us());
+#endif
+#ifdef PORT_CAN
+    return can_loop_turn(&core, board_now_us());
+#else
+    return false;
+#endif
+}
+
 int main(void)
 {
     cortex_paint_stack();
@@ -174,13 +215,14 @@ int main(void)
         .encoder_timeout_us = ENCODER_TIMEOUT_US,
         .clock_error_max_us = CLOCK_ERROR_MAX_US,
         .version = EW_VERSION,
-#ifdef PORT_CAN
-        .drive_buses = 1u << EW_DRIVE_KIND_MIT,
-#endif
+        .drive_buses = DRIVE_BUSES,
         .watchdog_ms = PORT_WATCHDOG_MS,
     };
     uint32_t systicks_seen = 0u;
     drive_off_count = (uint32_t)ew_drive_off(drive_off);
+#ifdef PORT_SERVO
+    servo_start();
+#endif
     name_the_reset();
     ew_init(&core, &port, &noinit, board_now_us());
     board_watchdog_start(PORT_WATCHDOG_MS);
@@ -199,17 +241,13 @@ int main(void)
         }
         const bool more_link = give_bytes(BOARD_LINK);
         const bool more_drive = give_bytes(BOARD_DRIVE);
-#ifdef PORT_CAN
-        const bool more_can = can_loop_turn(&core, board_now_us());
-#else
-        const bool more_can = false;
-#endif
+        const bool more_buses = turn_buses();
 #ifdef PORT_NO_WFI
         (void)more_link;
         (void)more_drive;
-        (void)more_can;
+        (void)more_buses;
 #else
-        if (!more_link && !more_drive && !more_can) {
+        if (!more_link && !more_drive && !more_buses) {
             rings_sleep();
         }
 #endif
