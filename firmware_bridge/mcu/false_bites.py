@@ -9,6 +9,7 @@ was interrupted, as long as the firmware is the same. ``show`` adds the lines up
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -46,7 +47,9 @@ MODES = {
 @dataclass(frozen=True, slots=True)
 class Part:
     """One line. Ticks are the MCU's, ``seconds`` the wall clock's, ``load`` the 1-minute average over both ends.
-    ``stops``: why the arm was stopped although nobody asked (a stall of this machine); it was armed again at once."""
+    ``stops``: why the arm was stopped although nobody asked (a stall of this machine); it was armed again at once.
+    ``starved_s``: how long the emulator was ready to run and its core was given to others (0 where this
+    kernel does not say). A bite in a part with little of it is a defect; with much of it, it is this machine's."""
 
     mode: str
     firmware: str
@@ -60,6 +63,7 @@ class Part:
     late_ticks: int
     margin_min_us: int
     stops: tuple[str, ...]
+    starved_s: float
     load: float
 
 
@@ -100,8 +104,17 @@ def run(mode: str, path: Path, ticks: int) -> list[Part]:
     return done
 
 
+def _waited_s(pid: int) -> float:
+    """Seconds that the threads of a process have waited for a processor; 0 where the kernel does not say."""
+    waited = 0.0
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, IndexError):  # a thread that has just ended
+            waited += int(path.read_text(encoding="ascii").split()[1]) * 1e-9
+    return waited
+
+
 def _part(mode: str, firmware: str, emulator: Emulator, host: GuestHost, ticks: int) -> Part:
-    begin, load = time.monotonic(), os.getloadavg()[0]
+    begin, load, waited = time.monotonic(), os.getloadavg()[0], _waited_s(emulator.pid)
     bites, resets, causes = emulator.qmp_events().count("WATCHDOG"), host.resets, len(host.causes)
     late = host.stats.late_ticks if host.stats is not None else 0
     host.codes.clear()
@@ -125,6 +138,7 @@ def _part(mode: str, firmware: str, emulator: Emulator, host: GuestHost, ticks: 
         late_ticks=host.stats.late_ticks - (0 if host.resets > resets else late),
         margin_min_us=host.margin_min_us,
         stops=tuple(stops),
+        starved_s=round(_waited_s(emulator.pid) - waited, 2),
         load=round((load + os.getloadavg()[0]) / 2, 2),
     )
 
@@ -140,6 +154,7 @@ def show(parts: list[Part]) -> str:
             f"{sum(r.bites for r in rows)} bites, {sum(r.resets for r in rows)} resets, "
             f"{sum(r.chunks for r in rows)} chunks ({sum(r.refused for r in rows)} refused), "
             f"{sum(len(r.stops) for r in rows)} stops {sorted({s for r in rows for s in r.stops})}, "
+            f"emulator starved {sum(r.starved_s for r in rows):.0f} s, "
             f"{sum(r.late_ticks for r in rows)} late ticks, least margin {min(r.margin_min_us for r in rows)} us, "
             f"load {min(loads):.1f}..{max(loads):.1f} (mean {sum(loads) / len(loads):.1f})"
         )
