@@ -15,15 +15,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from cobs import cobs
 
 from firmware_bridge.errors import LinkError
 from firmware_bridge.host.bench_rig import DT_NS, LEAD_NS, LIMITS, MCUS, Mcu, WithDrive, running, sway
+from firmware_bridge.host.can_segments import frame_id, segment
+from firmware_bridge.host.can_timing import frame_ns
+from firmware_bridge.host.can_transport import CanTransport
 from firmware_bridge.host.framing import LinkFrame, encode_frame
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.link_state import LinkCounters
 from firmware_bridge.host.messages import Ack, Chunk, ChunkEncoding, McuState
 from firmware_bridge.host.motion import chunk_message, micro_knots
 from firmware_bridge.host.paced import BITS_PER_BYTE, PacedTransport
+from firmware_bridge.host.paced_can import CanNode, PacedCanBus
 from firmware_bridge.host.transport import Transport
 
 BAUDS = (1_000_000, 3_000_000)
@@ -58,16 +63,16 @@ class WireRow:
     """One wire, one microcontroller, one encoding.
 
     Attributes:
-        wire: ``serial 1000000``.
+        wire: ``serial 1000000``, or a name in :data:`CAN_WIRES`.
         mcu: name in :data:`bench_rig.MCUS`.
         encoding: of the chunk's samples.
-        request_bytes, answer_bytes: frames on the wire, delimiter included.
-        wire_us: both frames' time on the wire, computed.
+        request_bytes, answer_bytes: serial: frames on the wire, delimiter included; CAN: transfers before segmentation.
+        wire_us: both frames' time on the wire, computed; on CAN with the stuff bits of one such chunk.
         round_trip_us: from the call that sends to the call that returns the answer, measured.
         refused: chunks that were not accepted, of all in both measurements.
         interruptions: times that a stall of this machine stopped the arm, which was then armed again.
         sustained_bytes_s: bytes of accepted chunks a second, sent as fast as answers allow, measured.
-        wire_bytes_s: what the wire could carry.
+        wire_bytes_s: what the wire could carry of such chunks.
         late_us: how late the pacing handed frames on: the error of the measurement.
     """
 
@@ -119,15 +124,15 @@ class LinkReport:
         return out
 
 
-def chunk_bytes(encoding: ChunkEncoding) -> int:
-    """Wire bytes of the chunk of the rig."""
+def chunk_frame(encoding: ChunkEncoding) -> bytes:
+    """The chunk of the rig on a serial wire."""
     message = chunk_message(micro_knots(sway(0), LIMITS, encoding), 0, DT_NS, 1, LIMITS, encoding)
-    return len(encode_frame(LinkFrame(Chunk.TYPE, 1, 1, message.pack()).pack()))
+    return encode_frame(LinkFrame(Chunk.TYPE, 1, 1, message.pack()).pack())
 
 
-def answer_bytes() -> int:
-    """Wire bytes of its acknowledgement."""
-    return len(encode_frame(LinkFrame(Ack.TYPE, 1, 1, Ack(Chunk.TYPE, 0, 1, 0, 1 << 30, 60_000, 40).pack()).pack()))
+def answer_frame() -> bytes:
+    """Its acknowledgement."""
+    return encode_frame(LinkFrame(Ack.TYPE, 1, 1, Ack(Chunk.TYPE, 0, 1, 0, 1 << 30, 60_000, 40).pack()).pack())
 
 
 class _Session:
@@ -271,7 +276,7 @@ def measure_serial(
         rate = _sustained(session, seconds)
         refused, interruptions = session.counters.chunks_refused, session.interruptions
         session.end()
-    request, answer = chunk_bytes(encoding), answer_bytes()
+    request, answer = len(chunk_frame(encoding)), len(answer_frame())
     return WireRow(
         wire=f"serial {baud}",
         mcu=mcu.name,
@@ -285,6 +290,61 @@ def measure_serial(
         sustained_bytes_s=rate * request,
         wire_bytes_s=baud / BITS_PER_BYTE,
         late_us=Spread.of([late / 1e3 for late in paced.late_ns]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CanWire:
+    """Bit rates of a bus."""
+
+    fd: bool
+    bitrate: int
+    data_bitrate: int
+
+
+CAN_WIRES = {"CAN FD 1M/5M": CanWire(True, 1_000_000, 5_000_000), "CAN 1M": CanWire(False, 1_000_000, 1_000_000)}
+
+
+def _on_bus(frame: bytes, wire: CanWire, *, to_host: bool) -> float:
+    """Microseconds of one frame of the link as frames on a silent bus."""
+    transfer: bytes = cobs.decode(frame[:-1])
+    frames = segment(transfer, frame_id(transfer[0], 1, to_host=to_host), 0, fd=wire.fd)
+    return sum(frame_ns(one, wire.bitrate, wire.data_bitrate) for one in frames) / 1e3
+
+
+def measure_can(name: str, encoding: ChunkEncoding, *, chunks: int, seconds: float, seed: int = 0) -> WireRow:
+    """One row over a paced bus whose other node is the core in this process; ``name`` is one of :data:`CAN_WIRES`.
+
+    Raises:
+        FirmwareError: the core cannot be built.
+        LinkError: it stopped answering.
+    """
+    wire = CAN_WIRES[name]
+    bus = PacedCanBus(CanNode(), wire.bitrate, wire.data_bitrate)
+    session = _Session(CanTransport(bus, fd=wire.fd), encoding)
+    try:
+        times = _round_trips(session, chunks, np.random.default_rng(seed))
+        rate = _sustained(session, seconds)
+        refused, interruptions = session.counters.chunks_refused, session.interruptions
+        session.end()
+    finally:
+        session.link.close()
+    request, answer = chunk_frame(encoding), answer_frame()
+    chunk_us = _on_bus(request, wire, to_host=False)
+    size = len(cobs.decode(request[:-1]))
+    return WireRow(
+        wire=name,
+        mcu="library",
+        encoding=encoding.name,
+        request_bytes=size,
+        answer_bytes=len(cobs.decode(answer[:-1])),
+        wire_us=chunk_us + _on_bus(answer, wire, to_host=True),
+        round_trip_us=Spread.of(times),
+        refused=refused,
+        interruptions=interruptions,
+        sustained_bytes_s=rate * size,
+        wire_bytes_s=size / chunk_us * 1e6,
+        late_us=Spread.of([late / 1e3 for late in bus.late_ns]),
     )
 
 
@@ -315,6 +375,10 @@ def bench_link(
             for baud in bauds:
                 progress(f"{name}, {baud} baud, {encoding.name}")
                 wires.append(measure_serial(MCUS[name], baud, encoding, chunks=chunks, seconds=seconds))
+    for can_wire in CAN_WIRES:
+        for encoding in (ChunkEncoding.I16_LSB, ChunkEncoding.I32_MICRO):
+            progress(f"{can_wire}, {encoding.name}")
+            wires.append(measure_can(can_wire, encoding, chunks=chunks, seconds=seconds))
     progress("host processor time")
     costs = [measure_cost(encoding, chunks=chunks) for encoding in (ChunkEncoding.I16_LSB, ChunkEncoding.I32_MICRO)]
     return LinkReport(load, tuple(wires), tuple(costs))
