@@ -18,35 +18,39 @@ from firmware_bridge.mcu import build as mcu_build
 from tests.firmware.mcu import Mcu
 from tests.firmware.test_latches import _noinit, reset
 
+SUB = 4096
+"""The core's positions are in 1/4096 micro-unit, its velocities in that per tick of 1 ms."""
 
-def find(mcu: Mcu, value: int) -> ctypes.c_int64:
-    """The only 64-bit word of the core with this value."""
-    words = [at for at in range(0, 27_000, 8) if ctypes.c_int64.from_address(mcu.handle + at).value == value]
-    assert len(words) == 1
-    return ctypes.c_int64.from_address(mcu.handle + words[0])
+
+def find(mcu: Mcu, value: int, word: type[ctypes.c_int64 | ctypes.c_int32], copies: int = 1) -> ctypes.c_int64:
+    """The first word of the core with this value, of which there are so many."""
+    size = ctypes.sizeof(word)
+    words = [at for at in range(0, 27_000, size) if word.from_address(mcu.handle + at).value == value]
+    assert len(words) == copies
+    return word.from_address(mcu.handle + words[0])  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("q", [500_001, -500_001, 499_999, 123_457])
 def test_a_commanded_position_that_changes_by_itself_is_found_in_the_same_tick(q: int) -> None:
     mcu = Mcu().ready([123_456])
-    word = find(mcu, 123_456 * 256)
+    word = find(mcu, 123_456 * SUB, ctypes.c_int64, copies=2)  # position, and where its stop would end
     mcu.tick()
     assert mcu.state == McuState.ARMED
-    word.value = q * 256
+    word.value = q * SUB
     mcu.tick()
     assert mcu.state == McuState.FAULT and not mcu.drive_on
     assert mcu.report().fault == m.Fault.LIMITER_CHECK
 
 
 def test_a_limit_that_changes_by_itself_is_found_before_the_axis_passes_the_one_the_host_sent() -> None:
-    fast = (-500_000, 500_000, 800_000, 2_000_000_000, 1_000_000, 500_000, 20)
+    fast = (-500_000, 500_000, 800_000, 2_000_000_000, 1_000_000, 500_000, 20, 4_000_000_000)
     path = [(0,), (0,), (39_000,), (39_000,)]  # rest to rest in 50 ms: 1.17 m/s in between
     mcu = Mcu([fast]).ready([0])
     mcu.ask(mcu.chunk(path))
     steps = [q for (q,) in mcu.tick(150)]
     assert max(b - a for a, b in itertools.pairwise(steps)) <= 801 and mcu.report().clipped
     mcu = Mcu([fast]).ready([0])
-    find(mcu, 204_800).value *= 2
+    find(mcu, 800 * SUB, ctypes.c_int32).value *= 2
     mcu.ask(mcu.chunk(path))
     mcu.until(McuState.FAULT, 200)
     assert not mcu.drive_on and mcu.report().fault == m.Fault.LIMITER_CHECK

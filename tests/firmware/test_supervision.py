@@ -21,13 +21,21 @@ def running(mcu: Mcu | None = None) -> Mcu:
 
 
 def decelerates_to_rest(mcu: Mcu) -> None:
-    """From here on speed only falls, at the full deceleration, and the axis then stays where it is."""
-    setpoints = [s[0] for s in mcu.tick(200)]
+    """From here on the axis stops as fast as its limits allow and then stays where it is: 10 um/tick^2, reached and
+    left by 4 um/tick^3, each seen through positions that are rounded to 1 um."""
+    setpoints = []
+    for _ in range(200):
+        (q,) = mcu.tick()[0]
+        if not mcu.drive_on:  # from then on the setpoint repeats the encoder, which comes every 5 ms
+            break
+        setpoints.append(q)
     steps = [b - a for a, b in itertools.pairwise(setpoints)]
-    assert all(abs(b) <= abs(a) for a, b in itertools.pairwise(steps))
-    falls = [a - b for a, b in itertools.pairwise(steps) if b]
-    assert all(9 <= fall <= 11 for fall in falls), "10 um/tick^2 is the acceleration limit"
-    assert steps[-1] == 0
+    assert all(abs(b) <= abs(a) + 1 for a, b in itertools.pairwise(steps)), "speed only falls"
+    falls = [a - b for a, b in itertools.pairwise(steps)]
+    assert max(abs(fall) for fall in falls) <= 12
+    assert max(abs(b - a) for a, b in itertools.pairwise(falls)) <= 8
+    moving = sum(step != 0 for step in steps)
+    assert moving <= abs(steps[0]) / 10 + 10 / 4 + 2, "braked as hard as allowed"
 
 
 def stop_cause(mcu: Mcu) -> StopCause:

@@ -1,4 +1,4 @@
-"""The interpolation itself, at its own resolution of 1/256 micro-unit."""
+"""The interpolation itself, at its own resolution of 1/4096 micro-unit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from firmware_bridge.host.messages import MAX_AXES, MAX_KNOTS
 from tests.firmware.mcu import load
 
-SUB = 256
-ONE = 1 << 20
+SUB = 4096
+ONE = 1 << 24
 I64 = ctypes.c_int64
 
 
 class Knot(ctypes.Structure):
-    _fields_ = (("at_us", I64), ("position", I64 * MAX_AXES), ("slope", I64 * MAX_AXES), ("pinned", ctypes.c_bool))
+    _fields_ = (("at_us", I64), ("position", I64 * MAX_AXES), ("slope", I64 * MAX_AXES), ("shape", ctypes.c_uint8))
 
 
 class Timeline(ctypes.Structure):

@@ -97,12 +97,14 @@ static bool selftest(void)
     uint8_t decoded[3];
     const bool cobs = (ew_cobs_encode(zeros, sizeof zeros, encoded) == 4u) &&
                       (ew_cobs_decode(encoded, 4u, decoded, sizeof decoded) == 3u) && (decoded[1] == 7u);
-    const ew_axis_limits_t limits = {-1000, 1000, 100, 10};
-    ew_axis_motion_t axis = {0, 0};
+    const ew_axis_limits_t limits = {-1000, 1000, 100, 10, 3};
+    const ew_target_t target = {INT32_MAX, 0, 0, 0, INT32_MAX, INT32_MAX};
+    ew_axis_motion_t axis;
+    ew_limiter_rest(&axis, 0);
     bool limited = true;
     for (uint8_t i = 0u; i < 100u; i++) {
-        ew_limiter_follow(&axis, INT32_MAX, 0, &limits);
-        limited = limited && ew_limiter_holds(&axis, &limits);
+        ew_limiter_follow(&axis, &target, &limits);
+        limited = limited && !axis.broken && ew_limiter_holds(axis.position, axis.velocity, &limits);
     }
     return (ew_crc32c(check, sizeof check, 0u) == 0xE3069283u) && cobs && limited && (axis.position == 1000);
 }

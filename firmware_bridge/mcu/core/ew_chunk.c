@@ -30,9 +30,9 @@ static void decode_samples(ew_t *ew, const ew_chunk_t *m)
     const size_t samples = (size_t)m->n * m->axes;
     for (size_t i = 0u; i < samples; i++) {
         if (m->encoding == EW_CHUNK_ENCODING_I32_MICRO) {
-            ew->plan.position[i] = ew_get_i32(&m->samples[4u * i]);
+            ew->plan.sample[i] = ew_get_i32(&m->samples[4u * i]);
         } else {
-            ew->plan.position[i] =
+            ew->plan.sample[i] =
                 (int32_t)ew_get_i16(&m->samples[2u * i]) * (int32_t)ew->limits[i % m->axes].lsb;
         }
     }
@@ -45,10 +45,10 @@ static int32_t range_flaw(const ew_t *ew)
     for (size_t k = 0u; k < plan->n; k++) {
         for (uint8_t axis = 0u; axis < ew->axes; axis++) {
             const ew_limits_t *limits = &ew->limits[axis];
-            const int64_t q = plan->position[(k * ew->axes) + axis];
+            const int64_t q = plan->sample[(k * ew->axes) + axis];
             bool good = (q >= limits->position_min) && (q <= limits->position_max);
             if (good && (k > 0u)) {
-                const int64_t step = q - plan->position[((k - 1u) * ew->axes) + axis];
+                const int64_t step = q - plan->sample[((k - 1u) * ew->axes) + axis];
                 /* Each end may have been rounded by a step of its encoding. */
                 const int64_t most = (((int64_t)limits->velocity_max * plan->dt_us) / 1000000) + 1 + (int64_t)limits->lsb;
                 good = ((step < 0) ? -step : step) <= most;
@@ -74,6 +74,7 @@ static uint8_t splice(ew_t *ew, const ew_chunk_t *m, ew_command_t *command)
         plan->blend_us = EW_GUARD_US;
     }
     plan->n = m->n;
+    plan->interpolation = m->interpolation;
     if ((ahead + (plan->dt_us * (plan->n - 1))) > EW_HORIZON_MAX_US) {
         return EW_ACK_CODE_FAR;
     }

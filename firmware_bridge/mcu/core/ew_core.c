@@ -7,7 +7,7 @@ bool ew_standing_still(const ew_t *ew)
 {
     bool still = true;
     for (uint8_t axis = 0u; axis < ew->axes; axis++) {
-        still = still && (ew->axis[axis].velocity == 0);
+        still = still && (ew->axis[axis].velocity == 0) && (ew->axis[axis].acceleration == 0);
     }
     return still;
 }
@@ -18,14 +18,14 @@ void ew_shadow(ew_t *ew)
     for (uint8_t axis = 0u; axis < ew->axes; axis++) {
         ew->shadow[axis].position = ~ew->axis[axis].position;
         ew->shadow[axis].velocity = ~ew->axis[axis].velocity;
+        ew->shadow[axis].acceleration = ~ew->axis[axis].acceleration;
     }
 }
 
 static void switch_on(ew_t *ew)
 {
     for (uint8_t axis = 0u; axis < ew->axes; axis++) {
-        ew->axis[axis].position = (int64_t)ew->encoder[axis] * EW_SUB;
-        ew->axis[axis].velocity = 0;
+        ew_limiter_rest(&ew->axis[axis], (int64_t)ew->encoder[axis] * EW_SUB);
     }
     ew_shadow(ew);
     ew->chunk_id = 0u;
@@ -40,7 +40,7 @@ static void switch_on(ew_t *ew)
 void ew_switch_off(ew_t *ew)
 {
     for (uint8_t axis = 0u; axis < EW_MAX_AXES; axis++) {
-        ew->axis[axis].velocity = 0;
+        ew_limiter_rest(&ew->axis[axis], ew->axis[axis].position);
     }
     ew->drive_on = false;
     ew->off_pending = false;

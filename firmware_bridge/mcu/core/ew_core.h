@@ -20,6 +20,12 @@ typedef struct {
     int64_t sent_us; /* EW_NEVER_US: not yet */
 } ew_pending_event_t;
 
+typedef struct {
+    int64_t position;
+    int32_t velocity;
+    int32_t acceleration;
+} ew_shadow_t;
+
 struct ew {
     uint32_t canary_front;
     ew_port_info_t port;
@@ -65,7 +71,7 @@ struct ew {
     ew_timeline_t timeline;
     ew_plan_t plan;         /* the chunk being judged */
     ew_axis_motion_t axis[EW_MAX_AXES];
-    ew_axis_motion_t shadow[EW_MAX_AXES]; /* the complement of axis, as the last tick left it */
+    ew_shadow_t shadow[EW_MAX_AXES]; /* the complement of axis, as the last tick left it */
     uint32_t chunk_id;
     uint16_t clipped;
 

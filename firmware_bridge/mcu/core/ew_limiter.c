@@ -1,5 +1,8 @@
 #include "ew_limiter.h"
 
+#define CHORDS 3u /* steps towards the best jerk; the ends are tried first, and the next tick refines what is left */
+#define HALVINGS 5u
+
 static int64_t clamp(int64_t value, int64_t low, int64_t high)
 {
     int64_t result = value;
@@ -17,117 +20,319 @@ static int64_t magnitude(int64_t value)
     return (value < 0) ? -value : value;
 }
 
-/* Integer square root, digit by digit. */
-static uint64_t isqrt(uint64_t value)
+/* ---- the braking envelope ---- */
+
+bool ew_limiter_holds(int64_t position, int64_t velocity, const ew_axis_limits_t *limits)
 {
-    uint64_t rest = value;
-    uint64_t root = 0u;
-    uint64_t bit = (uint64_t)1u << 62;
-    while (bit > rest) {
-        bit >>= 2;
+    if ((position < limits->position_min) || (position > limits->position_max) || (velocity > limits->velocity_max) ||
+        (velocity < -(int64_t)limits->velocity_max)) {
+        return false;
     }
-    while (bit != 0u) {
-        if (rest >= (root + bit)) {
-            rest -= root + bit;
-            root = (root >> 1) + bit;
+    const int64_t room = (velocity > 0) ? (limits->position_max - position) : (position - limits->position_min);
+    /* The step that made this velocity is done: (speed - a) + (speed - 2a) + .. while positive is still to come. */
+    const uint32_t a = (uint32_t)limits->acceleration_max;
+    const uint32_t speed = (uint32_t)magnitude(velocity);
+    const int64_t n = (int64_t)(speed / a);
+    return ((n * (int64_t)speed) - (((int64_t)a * (n * (n + 1))) / 2)) <= room;
+}
+
+bool ew_limiter_commit(ew_axis_motion_t *axis, int64_t velocity, const ew_axis_limits_t *limits)
+{
+    const int64_t a = limits->acceleration_max;
+    const int64_t before = axis->velocity;
+    const bool good = (velocity <= (before + a)) && (velocity >= (before - a)) &&
+                      ew_limiter_holds(axis->position + velocity, velocity, limits);
+    const int64_t next = good ? velocity : (before - clamp(before, -a, a));
+    axis->position += next;
+    axis->velocity = (int32_t)next;
+    axis->acceleration = (int32_t)(next - before);
+    axis->broken = axis->broken || !good;
+    return good;
+}
+
+/* ---- states with a verified stop ---- */
+
+/* Whether an acceleration can be brought to zero, (a - j) + (a - 2j) + .., on the way from one velocity limit to the other. */
+static bool useful(int32_t acceleration, int32_t velocity_max, int32_t jerk_max)
+{
+    const int64_t a = acceleration;
+    const int64_t q = acceleration / jerk_max;
+    return ((q * a) - (((int64_t)jerk_max * (q * (q + 1))) / 2)) <= (2 * (int64_t)velocity_max);
+}
+
+int32_t ew_limiter_useful_acceleration(int32_t velocity_max, int32_t acceleration_max, int32_t jerk_max)
+{
+    int32_t low = useful(acceleration_max, velocity_max, jerk_max) ? acceleration_max : 1;
+    int32_t high = acceleration_max;
+    while (low < high) {
+        const int32_t a = low + ((high - low + 1) / 2);
+        if (useful(a, velocity_max, jerk_max)) {
+            low = a;
         } else {
-            root >>= 1;
+            high = a - 1;
         }
-        bit >>= 2;
     }
-    return root;
+    return low;
 }
 
-int64_t ew_stop_way(int64_t speed, int64_t acceleration)
+void ew_limiter_rest(ew_axis_motion_t *axis, int64_t position)
 {
-    /* speed + (speed - a) + (speed - 2a) + ... while positive */
-    const int64_t n = speed / acceleration;
-    return ((n + 1) * speed) - ((acceleration * (n * (n + 1))) / 2);
+    static const ew_stop_t none = {1, 0, 0, 0, 0, 0, 0};
+    axis->position = position;
+    axis->velocity = 0;
+    axis->acceleration = 0;
+    axis->stop = none;
+    axis->end = position;
+    axis->broken = false;
 }
 
-int64_t ew_speed_for_way(int64_t way, int64_t acceleration)
+typedef struct {
+    int64_t position;
+    int64_t velocity;
+    int64_t acceleration;
+    ew_stop_t stop;
+    int64_t end; /* where its stop ends */
+} state_t;
+
+/* The state after one tick with a jerk. */
+static state_t after(const ew_axis_motion_t *axis, int64_t jerk)
 {
-    /* ew_stop_way is piecewise linear in speed with its corners at multiples of a, where it is a n (n + 1) / 2. */
-    const int64_t n = ((int64_t)isqrt((8u * (uint64_t)(way / acceleration)) + 1u) - 1) / 2;
-    return (way + ((acceleration * (n * (n + 1))) / 2)) / (n + 1);
+    state_t next;
+    next.acceleration = axis->acceleration + jerk;
+    next.velocity = axis->velocity + next.acceleration;
+    next.position = axis->position + next.velocity;
+    return next;
 }
 
-/* `speed` towards something that is `way` ahead, lowered until the axis can stop there. */
-static int64_t stoppable(int64_t speed, int64_t way, int64_t acceleration)
+/* Whether a state is within the limits and has a stop that stays within them; fills in the stop. */
+static bool stoppable(state_t *state, const ew_axis_limits_t *limits)
 {
-    return (ew_stop_way(speed, acceleration) > way) ? ew_speed_for_way(way, acceleration) : speed;
-}
-
-/* Makes the step `velocity`, which must be within one acceleration of the last, after lowering it at a wall. The lowered value
- * is never more than one acceleration below the last: an axis that could stop before the wall still can. */
-static void step(ew_axis_motion_t *axis, int64_t velocity, const ew_axis_limits_t *limits)
-{
-    const int64_t a = limits->acceleration_max;
-    int64_t allowed = velocity;
-    if (allowed > 0) {
-        allowed = stoppable(allowed, limits->position_max - axis->position, a);
-    } else {
-        allowed = -stoppable(-allowed, axis->position - limits->position_min, a);
+    const int64_t fastest = limits->velocity_max;
+    if ((magnitude(state->acceleration) > limits->acceleration_max) || (magnitude(state->velocity) > fastest) ||
+        (state->position < limits->position_min) || (state->position > limits->position_max)) {
+        return false;
     }
-    axis->velocity = allowed;
-    axis->position += allowed;
+    ew_stop_path_t path;
+    ew_stop_plan((int32_t)state->velocity, (int32_t)state->acceleration, limits->acceleration_max, limits->jerk_max,
+                 &state->stop, &path);
+    state->end = state->position + path.end;
+    return (magnitude(path.turn) <= fastest) && ((state->position + path.low) >= limits->position_min) &&
+           ((state->position + path.high) <= limits->position_max);
 }
 
-/* The velocity that follows best, within what one tick can change. */
-static int64_t following(const ew_axis_motion_t *axis, int64_t target, int64_t target_step, const ew_axis_limits_t *limits)
+static void take(ew_axis_motion_t *axis, const state_t *state, const ew_axis_limits_t *limits)
 {
-    const int64_t a = limits->acceleration_max;
-    /* What is left if the axis only moves along with the target; closed as fast as it can be stopped again. */
-    const int64_t error = (target - axis->position) - target_step;
-    const int64_t way = magnitude(error);
-    const int64_t closing = (way <= a) ? way : ew_speed_for_way(way, a);
-    int64_t velocity = target_step + ((error < 0) ? -closing : closing);
-    velocity = clamp(velocity, axis->velocity - a, axis->velocity + a);
-    return clamp(velocity, -limits->velocity_max, limits->velocity_max);
-}
-
-void ew_limiter_follow(ew_axis_motion_t *axis, int64_t target, int64_t target_step, const ew_axis_limits_t *limits)
-{
-    step(axis, following(axis, target, target_step, limits), limits);
-}
-
-void ew_limiter_follow_to_rest(ew_axis_motion_t *axis, int64_t target, int64_t target_step, int64_t rest,
-                               const ew_axis_limits_t *limits)
-{
-    const int64_t a = limits->acceleration_max;
-    const int64_t way = rest - axis->position;
-    int64_t velocity = following(axis, target, target_step, limits);
-    if ((velocity > 0) && (way >= 0)) {
-        velocity = clamp(stoppable(velocity, way, a), axis->velocity - a, axis->velocity + a);
-    } else if ((velocity < 0) && (way <= 0)) {
-        velocity = clamp(-stoppable(-velocity, -way, a), axis->velocity - a, axis->velocity + a);
-    } else {
-        /* it moves away from the end, or is at rest */
-    }
-    step(axis, velocity, limits);
-}
-
-int64_t ew_brake_ticks(const ew_axis_motion_t *axis, const ew_axis_limits_t *limits)
-{
-    return (magnitude(axis->velocity) + limits->acceleration_max - 1) / limits->acceleration_max;
+    axis->stop = state->stop;
+    axis->end = state->end;
+    (void)ew_limiter_commit(axis, state->velocity, limits);
 }
 
 void ew_limiter_brake(ew_axis_motion_t *axis, const ew_axis_limits_t *limits)
 {
-    const int64_t a = limits->acceleration_max;
-    step(axis, axis->velocity - clamp(axis->velocity, -a, a), limits);
+    const int32_t acceleration = ew_stop_next(&axis->stop, axis->acceleration, limits->jerk_max);
+    (void)ew_limiter_commit(axis, (int64_t)axis->velocity + acceleration, limits);
 }
 
-bool ew_limiter_holds(const ew_axis_motion_t *axis, const ew_axis_limits_t *limits)
+/* ---- the way to the target ---- */
+
+/* What a search for the best jerk looks at. */
+typedef struct {
+    const ew_axis_motion_t *axis;
+    const ew_axis_limits_t *limits;
+    int64_t position;     /* of the target */
+    int64_t velocity;
+    int64_t acceleration; /* with which the target came to its velocity */
+    int64_t rest;
+    int32_t relative_acceleration_max; /* what the axis has more than the target uses */
+    int32_t relative_jerk_max;
+    int32_t fence; /* +1, -1: do not stop beyond `rest`, from below, from above; 0: it is of no concern */
+} aim_t;
+
+/* Where the axis would come to rest relative to the target, as seen from the moving target, if it now took `jerk`. Grows with
+ * the jerk. The root is the fastest way that does not overshoot. */
+static int64_t miss(const aim_t *aim, int64_t jerk)
 {
-    const int64_t speed = magnitude(axis->velocity);
-    if ((axis->position < limits->position_min) || (axis->position > limits->position_max) ||
-        (speed > limits->velocity_max)) {
+    const state_t next = after(aim->axis, jerk);
+    ew_stop_t stop;
+    ew_stop_path_t path;
+    ew_stop_plan((int32_t)(next.velocity - aim->velocity), (int32_t)(next.acceleration - aim->acceleration),
+                 aim->relative_acceleration_max, aim->relative_jerk_max, &stop, &path);
+    int64_t result = (next.position - aim->position) + path.end;
+    if (aim->fence != 0) {
+        ew_stop_plan((int32_t)next.velocity, (int32_t)next.acceleration, aim->limits->acceleration_max, aim->limits->jerk_max,
+                     &stop, &path);
+        const int64_t beyond = (next.position + path.end) - aim->rest;
+        if ((aim->fence > 0) ? (beyond > result) : (beyond < result)) {
+            result = beyond;
+        }
+    }
+    return result;
+}
+
+/* low + (high - low) * part / whole, to 15 bits, strictly inside; 0 < part < whole. */
+static int64_t chord(int64_t low, int64_t high, int64_t part, int64_t whole)
+{
+    uint64_t p = (uint64_t)part;
+    uint64_t w = (uint64_t)whole;
+    while (w >= ((uint64_t)1 << 16)) {
+        w >>= 4;
+        p >>= 4;
+    }
+    const int64_t ratio = (int64_t)(((uint32_t)p << 15) / ((uint32_t)w + 1u));
+    return clamp(low + (((high - low) * ratio) / 32768), low + 1, high - 1);
+}
+
+/* The jerk in least..most that misses the target least. `strictly` from below (+1) or from above (-1): not on its other side,
+ * if there is such a jerk. */
+static int64_t best_jerk(const aim_t *aim, int64_t least, int64_t most, int32_t strictly)
+{
+    int64_t low = least;
+    int64_t high = most;
+    int64_t over = miss(aim, high);
+    if (over <= 0) {
+        return high;
+    }
+    int64_t under = miss(aim, low);
+    if (under >= 0) {
+        return low;
+    }
+    int64_t best = (over < -under) ? high : low;
+    int64_t least_missed = (over < -under) ? over : -under;
+    for (uint32_t i = 0u; (i < CHORDS) && ((high - low) > 1); i++) {
+        const int64_t middle = chord(low, high, -under, over - under);
+        const int64_t missed = miss(aim, middle);
+        if (magnitude(missed) < least_missed) {
+            best = middle;
+            least_missed = magnitude(missed);
+        }
+        /* The end that stays counts half the next time (the Illinois rule): both ends close in. */
+        if (missed > 0) {
+            high = middle;
+            over = missed;
+            under = (under + 1) / 2;
+        } else {
+            low = middle;
+            under = missed;
+            over /= 2;
+        }
+        if ((missed == 0) || (under == 0) || (over == 0)) {
+            break;
+        }
+    }
+    if (strictly != 0) {
+        best = (strictly > 0) ? low : high;
+    }
+    return best;
+}
+
+/* The tick of the stop that the axis carries, as a jerk. */
+static int64_t stopping_jerk(const ew_axis_motion_t *axis, const ew_axis_limits_t *limits)
+{
+    ew_stop_t stop = axis->stop;
+    return (int64_t)ew_stop_next(&stop, axis->acceleration, limits->jerk_max) - axis->acceleration;
+}
+
+static aim_t aim_at(const ew_axis_motion_t *axis, const ew_target_t *target, const ew_axis_limits_t *limits)
+{
+    const int64_t a = limits->acceleration_max;
+    const int64_t j = limits->jerk_max;
+    aim_t aim;
+    aim.axis = axis;
+    aim.limits = limits;
+    aim.position = clamp(target->position, limits->position_min, limits->position_max);
+    aim.velocity = clamp(target->step, -(int64_t)limits->velocity_max, limits->velocity_max);
+    const int64_t jerk = clamp(target->jerk, -j, j);
+    /* More than half of the limits is not credited to the target: the rest is needed to get back to it. */
+    aim.acceleration = clamp(clamp(target->next_acceleration, -a, a) - jerk, -(a / 2), a / 2);
+    aim.relative_acceleration_max = (int32_t)(a - magnitude(aim.acceleration));
+    const int64_t spare = j - magnitude(jerk);
+    aim.relative_jerk_max = (int32_t)((spare > ((j + 3) / 4)) ? spare : ((j + 3) / 4));
+    aim.rest = target->rest;
+    aim.fence = 0;
+    if (axis->stop.ticks >= target->ticks_left) {
+        aim.fence = (target->rest > axis->position) ? 1 : ((target->rest < axis->position) ? -1 : 0);
+    }
+    return aim;
+}
+
+static bool beyond_fence(const aim_t *aim, int64_t end)
+{
+    return ((aim->fence > 0) && (end > aim->rest)) || ((aim->fence < 0) && (end < aim->rest));
+}
+
+/* The step that lands on the target exactly, if two more can stay on it. */
+static bool follow_exactly(ew_axis_motion_t *axis, const ew_target_t *target, const aim_t *aim)
+{
+    const ew_axis_limits_t *limits = aim->limits;
+    const int64_t j = limits->jerk_max;
+    const int64_t jerk = ((target->position - axis->position) - axis->velocity) - axis->acceleration;
+    if (magnitude(jerk) > j) {
         return false;
     }
-    const int64_t room =
-        (axis->velocity > 0) ? (limits->position_max - axis->position) : (axis->position - limits->position_min);
-    /* The step that made this velocity is done: what is left to brake starts one acceleration lower. */
-    return (speed <= limits->acceleration_max) ||
-           (ew_stop_way(speed - limits->acceleration_max, limits->acceleration_max) <= room);
+    state_t next = after(axis, jerk);
+    const int64_t ahead = next.velocity - target->step;
+    const int64_t then = target->next_acceleration - ahead; /* the acceleration that the second step needs */
+    if ((magnitude(then) > limits->acceleration_max) || (magnitude(then - next.acceleration) > j) ||
+        (magnitude(ahead + target->jerk) > j) || !stoppable(&next, limits) || beyond_fence(aim, next.end)) {
+        return false;
+    }
+    take(axis, &next, limits);
+    return true;
+}
+
+/* The admissible step nearest to `jerk`, seen from the tick of the stop, which is admissible. */
+static void approach(ew_axis_motion_t *axis, int64_t jerk, const ew_axis_limits_t *limits)
+{
+    state_t best = after(axis, jerk);
+    if (stoppable(&best, limits)) {
+        take(axis, &best, limits);
+        return;
+    }
+    int64_t good = stopping_jerk(axis, limits);
+    int64_t bad = jerk;
+    bool found = false;
+    for (uint32_t i = 0u; (i < HALVINGS) && (magnitude(bad - good) > 1); i++) {
+        const int64_t middle = good + ((bad - good) / 2);
+        state_t next = after(axis, middle);
+        if (stoppable(&next, limits)) {
+            good = middle;
+            best = next;
+            found = true;
+        } else {
+            bad = middle;
+        }
+    }
+    if (found) {
+        take(axis, &best, limits);
+    } else {
+        ew_limiter_brake(axis, limits);
+    }
+}
+
+void ew_limiter_follow(ew_axis_motion_t *axis, const ew_target_t *target, const ew_axis_limits_t *limits)
+{
+    const aim_t aim = aim_at(axis, target, limits);
+    if (follow_exactly(axis, target, &aim)) {
+        return;
+    }
+    const int64_t j = limits->jerk_max;
+    const int64_t a = limits->acceleration_max;
+    const int64_t least = clamp(-j, -a - axis->acceleration, a - axis->acceleration);
+    const int64_t most = clamp(j, -a - axis->acceleration, a - axis->acceleration);
+    /* Before a target at rest, and before the end of the plan, the axis does not change sides if it need not. */
+    const bool at_rest = (aim.velocity == 0) && (aim.acceleration == 0) && (target->jerk == 0);
+    const int64_t goal = (aim.fence != 0) ? aim.rest : aim.position;
+    int32_t strictly = 0;
+    if (at_rest || (aim.fence != 0)) {
+        strictly = (axis->position < goal) ? 1 : ((axis->position > goal) ? -1 : 0);
+    }
+    const int64_t jerk = best_jerk(&aim, least, most, strictly);
+    /* A stop planned anew may end a few sub farther than the one that is under way. */
+    const bool last = ((strictly > 0) && (axis->end <= goal) && (jerk == least)) ||
+                      ((strictly < 0) && (axis->end >= goal) && (jerk == most));
+    if (last) {
+        ew_limiter_brake(axis, limits);
+    } else {
+        approach(axis, jerk, limits);
+    }
 }

@@ -94,8 +94,12 @@ void ew_bounds_of(const ew_limits_t *limits, ew_axis_limits_t *bounds)
     const int64_t ticks_per_s = 1000000 / EW_TICK_US;
     bounds->position_min = (int64_t)limits->position_min * EW_SUB;
     bounds->position_max = (int64_t)limits->position_max * EW_SUB;
-    bounds->velocity_max = ((int64_t)limits->velocity_max * EW_SUB) / ticks_per_s;
-    bounds->acceleration_max = ((int64_t)limits->acceleration_max * EW_SUB) / (ticks_per_s * ticks_per_s);
+    bounds->velocity_max = (int32_t)(((int64_t)limits->velocity_max * EW_SUB) / ticks_per_s);
+    const int64_t acceleration = ((int64_t)limits->acceleration_max * EW_SUB) / (ticks_per_s * ticks_per_s);
+    /* The wire speaks of milli-units: 1e3 micro-units. */
+    bounds->jerk_max = (int32_t)(((int64_t)limits->jerk_max * 1000 * EW_SUB) / (ticks_per_s * ticks_per_s * ticks_per_s));
+    bounds->acceleration_max =
+        ew_limiter_useful_acceleration(bounds->velocity_max, (int32_t)acceleration, bounds->jerk_max);
 }
 
 static void lock_limits(ew_t *ew, uint8_t axes, uint32_t crc)

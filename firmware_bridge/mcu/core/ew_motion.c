@@ -55,23 +55,14 @@ void ew_supervise(ew_t *ew, int64_t now_us)
 /* Follows the plan; false when it has run dry, and then nothing was moved. */
 static bool follow_plan(ew_t *ew, int64_t now_us)
 {
-    int64_t target[EW_MAX_AXES];
-    int64_t before[EW_MAX_AXES];
+    ew_target_t target[EW_MAX_AXES];
     ew_timeline_advance(&ew->timeline, now_us - EW_TICK_US);
-    if (!ew_timeline_sample(&ew->timeline, now_us, target)) {
+    if (!ew_timeline_targets(&ew->timeline, now_us, target)) {
         return false;
     }
-    (void)ew_timeline_sample(&ew->timeline, now_us - EW_TICK_US, before);
-    const int64_t left_us = ew_timeline_end_us(&ew->timeline) - now_us;
     for (uint8_t axis = 0u; axis < ew->axes; axis++) {
-        ew_axis_motion_t *moved = &ew->axis[axis];
-        const int64_t step = target[axis] - before[axis];
-        if ((ew_brake_ticks(moved, &ew->bounds[axis]) * EW_TICK_US) >= left_us) {
-            ew_limiter_follow_to_rest(moved, target[axis], step, ew_timeline_last(&ew->timeline, axis), &ew->bounds[axis]);
-        } else {
-            ew_limiter_follow(moved, target[axis], step, &ew->bounds[axis]);
-        }
-        const int64_t off = moved->position - target[axis];
+        ew_limiter_follow(&ew->axis[axis], &target[axis], &ew->bounds[axis]);
+        const int64_t off = ew->axis[axis].position - target[axis].position;
         if ((off > EW_SUB) || (off < -EW_SUB)) {
             ew->clipped |= (uint16_t)(1u << axis);
             ew->stats.clips++;
@@ -88,21 +79,26 @@ static void brake(ew_t *ew)
 }
 
 /* Looks at what was just commanded as if somebody else had computed it: against the shadow of the last tick and the limits as
- * the host sent them, not against the limiter's own numbers. The first axis that is wrong, or axes. */
+ * the host sent them, not against the limiter's own numbers. */
+static bool axis_good(const ew_t *ew, uint8_t axis)
+{
+    const ew_axis_motion_t *now = &ew->axis[axis];
+    const ew_shadow_t *before = &ew->shadow[axis];
+    ew_axis_limits_t limits;
+    ew_bounds_of(&ew->limits[axis], &limits);
+    const int64_t change = (int64_t)now->velocity - ~before->velocity;
+    const int64_t jerk = change - ~before->acceleration;
+    return !now->broken && ew_limiter_holds(now->position, now->velocity, &limits) &&
+           ((now->position - ~before->position) == now->velocity) && (change == now->acceleration) &&
+           (change <= limits.acceleration_max) && (change >= -limits.acceleration_max) && (jerk <= limits.jerk_max) &&
+           (jerk >= -limits.jerk_max);
+}
+
+/* The first axis that is wrong, or axes. */
 static uint8_t axis_beyond(const ew_t *ew)
 {
     uint8_t axis = 0u;
-    while (axis < ew->axes) {
-        const ew_axis_motion_t *now = &ew->axis[axis];
-        ew_axis_limits_t limits;
-        ew_bounds_of(&ew->limits[axis], &limits);
-        const int64_t change = now->velocity - ~ew->shadow[axis].velocity;
-        const bool good = ew_limiter_holds(now, &limits) &&
-                          (((change < 0) ? -change : change) <= limits.acceleration_max) &&
-                          ((now->position - ~ew->shadow[axis].position) == now->velocity);
-        if (!good) {
-            break;
-        }
+    while ((axis < ew->axes) && axis_good(ew, axis)) {
         axis++;
     }
     return axis;

@@ -1,11 +1,5 @@
 #include "ew_timeline.h"
 
-/* 1.0 in the fixed point of segment time and of slopes. Division by it is exact in its rounding (towards zero) for negative
- * values too, where a shift is left to the compiler. */
-#define ONE ((int64_t)1 << 20)
-/* Secants are cut here: far above any velocity limit (1e8 um/s is 2.7e10), far below overflow with 10 s of time. */
-#define SECANT_MAX ((int64_t)1 << 37)
-
 void ew_timeline_clear(ew_timeline_t *timeline, uint8_t axes)
 {
     timeline->first = 0u;
@@ -31,66 +25,6 @@ void ew_timeline_advance(ew_timeline_t *timeline, int64_t now_us)
     }
 }
 
-static int64_t clamp(int64_t value, int64_t bound)
-{
-    int64_t result = value;
-    if (result > bound) {
-        result = bound;
-    }
-    if (result < -bound) {
-        result = -bound;
-    }
-    return result;
-}
-
-/* The cubic of one axis between two knots, in the segment's own time s = 0..1: p0 + s (m0 + s (c2 + s c3)). */
-typedef struct {
-    int64_t p0;
-    int64_t m0;
-    int64_t c2;
-    int64_t c3;
-} cubic_t;
-
-static cubic_t cubic_of(const ew_knot_t *a, const ew_knot_t *b, uint8_t axis)
-{
-    const int64_t h = b->at_us - a->at_us;
-    const int64_t d = b->position[axis] - a->position[axis];
-    const int64_t m0 = (h * a->slope[axis]) / ONE;
-    const int64_t m1 = (h * b->slope[axis]) / ONE;
-    const cubic_t cubic = {a->position[axis], m0, (3 * d) - (2 * m0) - m1, m0 + m1 - (2 * d)};
-    return cubic;
-}
-
-static int64_t cubic_position(const cubic_t *c, int64_t s)
-{
-    return c->p0 + ((s * (c->m0 + ((s * (c->c2 + ((s * c->c3) / ONE))) / ONE))) / ONE);
-}
-
-/* Sub per segment. */
-static int64_t cubic_slope(const cubic_t *c, int64_t s)
-{
-    return c->m0 + ((s * ((2 * c->c2) + (3 * ((s * c->c3) / ONE)))) / ONE);
-}
-
-/* Position of one axis between two knots. Limited slopes keep the cubic between the knots; the clamp takes away what rounding
- * could add. A pinned first knot is the arm's own velocity, which cannot be wished away: there the limiter is the bound. */
-static int64_t between(const ew_knot_t *a, const ew_knot_t *b, int64_t s, uint8_t axis)
-{
-    const cubic_t cubic = cubic_of(a, b, axis);
-    int64_t position = cubic_position(&cubic, s);
-    if (!a->pinned) {
-        const int64_t low = (a->position[axis] < b->position[axis]) ? a->position[axis] : b->position[axis];
-        const int64_t high = (a->position[axis] < b->position[axis]) ? b->position[axis] : a->position[axis];
-        if (position < low) {
-            position = low;
-        }
-        if (position > high) {
-            position = high;
-        }
-    }
-    return position;
-}
-
 static const ew_knot_t *segment_at(const ew_timeline_t *timeline, int64_t now_us)
 {
     const ew_knot_t *knot = &timeline->knots[timeline->first];
@@ -101,68 +35,80 @@ static const ew_knot_t *segment_at(const ew_timeline_t *timeline, int64_t now_us
     return knot;
 }
 
-/* 0..ONE within the segment from a to b. */
-static int64_t segment_time(const ew_knot_t *a, const ew_knot_t *b, int64_t now_us)
+/* The place on a plan that is alive: a later knot exists, and every plan starts with the knot of its splice, so there are two. */
+static ew_place_t place_at(const ew_timeline_t *timeline, int64_t now_us)
 {
-    return (now_us <= a->at_us) ? 0 : (((now_us - a->at_us) * ONE) / (b->at_us - a->at_us));
+    const ew_knot_t *a = segment_at(timeline, now_us);
+    return ew_curve_place(a, a + 1, now_us);
 }
 
 bool ew_timeline_sample(const ew_timeline_t *timeline, int64_t now_us, int64_t *position)
 {
     const bool live = now_us <= ew_timeline_end_us(timeline);
     if (!live) {
-        const ew_knot_t *last = &timeline->knots[timeline->first + timeline->count - 1u];
         for (uint8_t axis = 0u; axis < timeline->axes; axis++) {
-            position[axis] = last->position[axis];
+            position[axis] = ew_timeline_last(timeline, axis);
         }
     } else {
-        /* Alive means that a later knot exists, and every plan starts with the knot of its splice: there are two at least. */
-        const ew_knot_t *a = segment_at(timeline, now_us);
-        const int64_t s = segment_time(a, a + 1, now_us);
+        const ew_place_t place = place_at(timeline, now_us);
         for (uint8_t axis = 0u; axis < timeline->axes; axis++) {
-            position[axis] = between(a, a + 1, s, axis);
+            position[axis] = ew_curve_position(&place, axis);
         }
     }
     return live;
 }
 
-static int64_t secant(const ew_knot_t *a, const ew_knot_t *b, uint8_t axis)
+bool ew_timeline_targets(const ew_timeline_t *timeline, int64_t now_us, ew_target_t *target)
 {
-    return clamp(((b->position[axis] - a->position[axis]) * ONE) / (b->at_us - a->at_us), SECANT_MAX);
+    const int64_t left_us = ew_timeline_end_us(timeline) - now_us;
+    if (left_us < 0) {
+        return false;
+    }
+    const ew_place_t now = place_at(timeline, now_us);
+    const ew_place_t before = place_at(timeline, now_us - EW_TICK_US);
+    for (uint8_t axis = 0u; axis < timeline->axes; axis++) {
+        ew_curve_target(&now, axis, &target[axis]);
+        target[axis].step = target[axis].position - ew_curve_position(&before, axis);
+        target[axis].rest = ew_timeline_last(timeline, axis);
+        target[axis].ticks_left = (int32_t)(left_us / EW_TICK_US);
+    }
+    return true;
 }
 
-/* Three-point slope at `knot`, limited to three times the flatter secant (Fritsch and Carlson): monotone between knots. */
-static int64_t slope_at(const ew_knot_t *knot, uint8_t axis)
+/* ---- splice ---- */
+
+static int64_t magnitude(int64_t value)
 {
-    const int64_t before = secant(knot - 1, knot, axis);
-    const int64_t after = secant(knot, knot + 1, axis);
+    return (value < 0) ? -value : value;
+}
+
+/* Three-point slope between two secants, limited to three times the flatter one (Fritsch and Carlson): monotone between knots.
+ * `part` of the way the slope is `after`, in 2^-16. */
+static int64_t monotone_slope(int64_t before, int64_t after, int64_t part)
+{
     if ((before == 0) || (after == 0) || ((before < 0) != (after < 0))) {
         return 0;
     }
-    const int64_t h0 = knot->at_us - (knot - 1)->at_us;
-    const int64_t h1 = (knot + 1)->at_us - knot->at_us;
-    const int64_t slope = ((h1 * before) + (h0 * after)) / (h0 + h1);
-    const int64_t least = ((before < 0) != (before < after)) ? before : after;
-    return clamp(slope, 3 * ((least < 0) ? -least : least));
+    const int64_t slope = before + (((after - before) / 65536) * part);
+    const int64_t most = 3 * ((magnitude(before) < magnitude(after)) ? magnitude(before) : magnitude(after));
+    return (slope > most) ? most : ((slope < -most) ? -most : slope);
 }
 
 /* The knot at which the old plan is left: the commanded state now, or the old plan's own position and slope at leave_us. */
 static void make_anchor(const ew_timeline_t *timeline, const ew_anchor_t *anchor, int64_t leave_us, ew_knot_t *knot)
 {
     knot->at_us = leave_us;
-    knot->pinned = true;
+    knot->shape = EW_SHAPE_FREE;
     if (leave_us <= anchor->at_us) {
         for (uint8_t axis = 0u; axis < timeline->axes; axis++) {
             knot->position[axis] = anchor->axis[axis].position;
-            knot->slope[axis] = (anchor->axis[axis].velocity * ONE) / EW_TICK_US;
+            knot->slope[axis] = ((int64_t)anchor->axis[axis].velocity * EW_SLOPE_US) / EW_TICK_US;
         }
     } else {
-        const ew_knot_t *a = segment_at(timeline, leave_us);
-        const int64_t s = segment_time(a, a + 1, leave_us);
+        const ew_place_t place = place_at(timeline, leave_us);
         for (uint8_t axis = 0u; axis < timeline->axes; axis++) {
-            const cubic_t cubic = cubic_of(a, a + 1, axis);
-            knot->position[axis] = between(a, a + 1, s, axis);
-            knot->slope[axis] = (cubic_slope(&cubic, s) * ONE) / ((a + 1)->at_us - a->at_us);
+            knot->position[axis] = ew_curve_position(&place, axis);
+            knot->slope[axis] = ew_curve_slope(&place, axis);
         }
     }
 }
@@ -203,7 +149,7 @@ static uint8_t jumping_axis(const ew_timeline_t *timeline, const ew_plan_t *plan
     }
     uint8_t axis = 0u;
     while (axis < timeline->axes) {
-        const int64_t jump = ((int64_t)plan->position[((size_t)first * timeline->axes) + axis] * EW_SUB) - running[axis];
+        const int64_t jump = ((int64_t)plan->sample[((size_t)first * timeline->axes) + axis] * EW_SUB) - running[axis];
         if (((jump < 0) ? -jump : jump) > ((int64_t)jump_max[axis] * EW_SUB)) {
             break;
         }
@@ -232,22 +178,52 @@ static uint8_t kept_knots(const ew_timeline_t *timeline, const ew_anchor_t *anch
     return kept;
 }
 
+/* Slopes of the knots `at`..`last` of one axis, which follow the knot of the splice. The last one is reached at rest. */
+static void choose_slopes(ew_timeline_t *timeline, uint8_t axis, uint8_t at, uint8_t last, bool straight)
+{
+    ew_knot_t *knots = timeline->knots;
+    int64_t before = ew_curve_secant(knots[at].position[axis] - knots[at - 1u].position[axis], knots[at].at_us - knots[at - 1u].at_us);
+    for (uint8_t i = at; i < last; i++) {
+        const int64_t h0 = knots[i].at_us - knots[i - 1u].at_us;
+        const int64_t h1 = knots[i + 1u].at_us - knots[i].at_us;
+        const int64_t after = ew_curve_secant(knots[i + 1u].position[axis] - knots[i].position[axis], h1);
+        knots[i].slope[axis] = straight ? after : monotone_slope(before, after, (h0 * 65536) / (h0 + h1));
+        before = after;
+    }
+    knots[last].slope[axis] = 0;
+}
+
+/* Micro-units per second as a slope: 1e8 * EW_SUB * 2^24 is below 2^63. */
+static int64_t slope_of(int32_t velocity)
+{
+    return ((int64_t)velocity * EW_SUB * EW_SLOPE_US) / 1000000;
+}
+
 static void add_knots(ew_timeline_t *timeline, const ew_plan_t *plan, uint8_t first, uint8_t at)
 {
+    static const uint8_t shapes[] = {
+        [EW_CHUNK_INTERPOLATION_HERMITE] = EW_SHAPE_MONOTONE,
+        [EW_CHUNK_INTERPOLATION_LINEAR] = EW_SHAPE_STRAIGHT,
+        [EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY] = EW_SHAPE_FREE,
+    };
+    const size_t samples = (size_t)plan->n * timeline->axes;
     uint8_t to = at;
     for (uint8_t k = first; k < plan->n; k++) {
         ew_knot_t *knot = &timeline->knots[to];
         knot->at_us = knot_time(plan, k);
-        knot->pinned = false;
+        knot->shape = shapes[plan->interpolation];
         for (uint8_t axis = 0u; axis < timeline->axes; axis++) {
-            knot->position[axis] = (int64_t)plan->position[((size_t)k * timeline->axes) + axis] * EW_SUB;
-            knot->slope[axis] = 0; /* the last knot is reached at rest */
+            const size_t i = ((size_t)k * timeline->axes) + axis;
+            knot->position[axis] = (int64_t)plan->sample[i] * EW_SUB;
+            if (plan->interpolation == EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY) {
+                knot->slope[axis] = slope_of(plan->sample[samples + i]);
+            }
         }
         to++;
     }
-    for (uint8_t i = at; (i + 1u) < to; i++) {
+    if (plan->interpolation != EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY) {
         for (uint8_t axis = 0u; axis < timeline->axes; axis++) {
-            timeline->knots[i].slope[axis] = slope_at(&timeline->knots[i], axis);
+            choose_slopes(timeline, axis, at, (uint8_t)(to - 1u), plan->interpolation == EW_CHUNK_INTERPOLATION_LINEAR);
         }
     }
     timeline->first = 0u;

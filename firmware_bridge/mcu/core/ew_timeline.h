@@ -1,23 +1,9 @@
-/* The plan: timed knots for all axes, a splice that keeps position and velocity, and smooth interpolation.
+/* The plan: timed knots for all axes, and a splice that keeps position and velocity. Between knots: ew_curve.h.
  *
- * Positions of knots are micro-units; slopes are sub (1/256 micro-unit) per 2^20 us, so that slope * time needs a shift and no
- * division. Times are int64 us of the MCU clock. */
+ * Times are int64 us of the MCU clock. */
 #ifndef EW_TIMELINE_H
 #define EW_TIMELINE_H
-#include "ew_limiter.h"
-#include "ew_protocol.h"
-
-/* Places on this build's timeline; HELLO.max_knots tells the host. A board with little RAM has fewer than the protocol allows. */
-#ifndef EW_TIMELINE_KNOTS
-#define EW_TIMELINE_KNOTS EW_MAX_KNOTS
-#endif
-
-typedef struct {
-    int64_t at_us;
-    int64_t position[EW_MAX_AXES]; /* sub */
-    int64_t slope[EW_MAX_AXES];    /* sub per 2^20 us */
-    bool pinned;                   /* its slope is the commanded velocity at a splice, which may leave the hull of the knots */
-} ew_knot_t;
+#include "ew_curve.h"
 
 typedef struct {
     ew_knot_t knots[EW_TIMELINE_KNOTS];
@@ -26,13 +12,18 @@ typedef struct {
     uint8_t axes;
 } ew_timeline_t;
 
-/* A decoded chunk: n knots at t0_us + k * dt_us, positions in micro-units, knot by knot. */
+/* Samples of two bytes that one CHUNK can hold. */
+#define EW_PLAN_SAMPLES ((EW_MAX_BODY_BYTES - EW_HEADER_BYTES - EW_CRC_BYTES - EW_CHUNK_HEADER_BYTES) / 2)
+
+/* A decoded chunk: n knots at t0_us + k * dt_us, positions in micro-units, knot by knot, axis by axis; with
+ * HERMITE_VELOCITY as many velocities in micro-units/s follow. What fits one frame fits here. */
 typedef struct {
     int64_t t0_us;
     int64_t dt_us;
     int64_t blend_us;
     uint8_t n;
-    int32_t position[EW_TIMELINE_KNOTS * EW_MAX_AXES];
+    uint8_t interpolation; /* ChunkInterpolation */
+    int32_t sample[EW_PLAN_SAMPLES];
 } ew_plan_t;
 
 /* Where the axes are commanded to be, at the last tick. */
@@ -55,6 +46,9 @@ void ew_timeline_advance(ew_timeline_t *timeline, int64_t now_us);
 /* The plan at `now_us`: position in sub. False when it has run dry: then the positions are those of the last knot.
  * Never call it on an empty timeline. */
 bool ew_timeline_sample(const ew_timeline_t *timeline, int64_t now_us, int64_t *position);
+
+/* The plan at the tick at `now_us` as the limiter wants it, per axis. False when it has run dry; then nothing is written. */
+bool ew_timeline_targets(const ew_timeline_t *timeline, int64_t now_us, ew_target_t *target);
 
 /* Splices, or refuses and changes nothing. Returns an AckCode; *arg as the code says. jump_max in micro-units per axis. */
 uint8_t ew_timeline_splice(ew_timeline_t *timeline, const ew_plan_t *plan, const ew_anchor_t *anchor, int64_t now_us,
