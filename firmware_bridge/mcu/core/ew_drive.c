@@ -121,7 +121,7 @@ int32_t ew_setpoint_micro(const ew_t *ew, uint8_t axis)
 
 int32_t ew_setpoint_velocity(const ew_t *ew, uint8_t axis)
 {
-    return ew->drive_on ? (int32_t)((ew->axis[axis].velocity * (1000000 / EW_TICK_US)) / EW_SUB) : 0;
+    return ew->drive_on ? (int32_t)(((int64_t)ew->axis[axis].velocity * (1000000 / EW_TICK_US)) / EW_SUB) : 0;
 }
 
 void ew_drive_encoder(ew_t *ew, const int32_t *position, const int32_t *effort, uint8_t axes, uint64_t now_us)
