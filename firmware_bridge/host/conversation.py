@@ -78,6 +78,8 @@ class Conversation:
         self.counters = LinkCounters(self.receiver.counters)
         self.open = True
         self.session = 0
+        self.epoch = 0
+        """Of the configuration that the last HELLO told of."""
         self.hello: Hello | None = None
         self._seq = 0
         self._commands: dict[int, Command] = {}
@@ -92,7 +94,7 @@ class Conversation:
             TransportClosed: the other end is gone.
         """
         self._seq = (self._seq + 1) & 0xFFFF
-        frame = encode_frame(LinkFrame(message.TYPE, self._seq, self.session, message.pack()).pack())
+        frame = encode_frame(LinkFrame(message.TYPE, self._seq, self.session, message.pack(), self.epoch).pack())
         self._write(frame)
         return frame
 
@@ -190,7 +192,7 @@ class Conversation:
         if isinstance(message, Hello):
             if self._hello_wanted and message.nonce == self._nonce:
                 self._hello_wanted = False
-                self.session = frame.session
+                self.session, self.epoch = frame.session, frame.epoch
                 self.hello = message
                 return message
             if frame.session != self.session and self.hello is not None:

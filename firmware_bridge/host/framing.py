@@ -39,24 +39,26 @@ def encode_frame(body: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class LinkFrame:
-    """A frame of the host link. ``session`` is the random number that the MCU chose at this boot."""
+    """A frame of the host link. ``session`` is the random number that the MCU chose at this boot, ``epoch`` counts its
+    configurations: an ARM or a CHUNK that was made for another one moves nothing."""
 
     type: int
     seq: int
     session: int
     payload: bytes
+    epoch: int = 0
 
     def pack(self) -> bytes:
         """The body, without CRC."""
-        return _HEADER.pack(self.type, 0, self.seq, self.session) + self.payload
+        return _HEADER.pack(self.type, self.epoch, self.seq, self.session) + self.payload
 
     @classmethod
     def unpack(cls, body: bytes) -> LinkFrame | None:
         """None if the body is shorter than its header."""
         if len(body) < HEADER_BYTES:
             return None
-        kind, _flags, seq, session = _HEADER.unpack_from(body)
-        return cls(kind, seq, session, body[HEADER_BYTES:])
+        kind, epoch, seq, session = _HEADER.unpack_from(body)
+        return cls(kind, seq, session, body[HEADER_BYTES:], epoch)
 
 
 @dataclass(slots=True)

@@ -81,7 +81,7 @@ class GuestHost:
         self.margin_min_us = 0xFFFFFFFF
         self._link, self._drive = emulator.open_link(), emulator.open_drive()
         self._receivers = FrameReceiver(), FrameReceiver()
-        self._seq = self._session = self._counter = self._chunk_id = 0
+        self._seq = self._session = self._epoch = self._counter = self._chunk_id = 0
         self._offset_us = 0
         self._state: m.State | None = None
         self._acks: list[m.Ack] = []
@@ -189,7 +189,8 @@ class GuestHost:
     def send(self, message: m.HostMessage) -> None:
         """One frame, without waiting."""
         self._seq = (self._seq + 1) & 0xFFFF
-        self._link.write(encode_frame(LinkFrame(message.TYPE, self._seq, self._session, message.pack()).pack()))
+        frame = LinkFrame(message.TYPE, self._seq, self._session, message.pack(), self._epoch)
+        self._link.write(encode_frame(frame.pack()))
 
     def _serve(self) -> None:
         """Take what has come, send what is due by the ticks that were seen."""
@@ -201,6 +202,7 @@ class GuestHost:
             frame = LinkFrame.unpack(body)
             kind = m.MCU_MESSAGES.get(frame.type) if frame is not None else None
             if frame is not None and kind is not None:
+                self._epoch = frame.epoch
                 self._take(frame.session, kind.unpack(frame.payload))
         self._send_due()
 

@@ -195,7 +195,7 @@ class Link(LinkSession):
                     f"axis {name}: the MCU holds {held}", expected=f"{axis}",
                     remedy="power-cycle the MCU and configure again",
                 )
-        self._configured = True
+        self._configured, self._epoch = True, self._talk.epoch
         self._await(lambda: self._report is not None and self._report.axes == self.limits.dof, 0.5, "STATE")
         if any(drive.kind != DriveKind.SIM for drive in self.limits.drives):
             self._await_drives(committed.now_us)

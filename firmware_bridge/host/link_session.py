@@ -87,6 +87,7 @@ class LinkSession:
         self._armed = False
         self._armed_since_us = 0
         self._configured = False
+        self._epoch = 0
         self._reset_seen = False
         self._adopted_boot: tuple[int, int] | None = None
         self._estop_due_ns: int | None = None
@@ -224,6 +225,8 @@ class LinkSession:
             self._reset_seen = True
             self._talk.counters.resets += 1
             self._adopt()
+        elif self._configured and self._talk.epoch != self._epoch:
+            self._configured = self._armed = False  # another host has configured this MCU since
 
     def _adopt(self) -> None:
         """Begin a session: nothing of an earlier one is valid, neither its clock nor its limits nor its commands."""

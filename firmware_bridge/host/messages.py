@@ -26,7 +26,7 @@ def _refuse(name: str, length: int) -> LinkError:
     )
 
 
-SCHEMA_HASH = 0xf1020e0d
+SCHEMA_HASH = 0x85ddb580
 
 MAX_AXES = 16
 """Axes that one MCU drives at most."""
@@ -35,7 +35,7 @@ MAX_KNOTS = 64
 MAX_BODY_BYTES = 640
 """Frame before COBS: header, payload and CRC."""
 HEADER_BYTES = 6
-"""Type u8, flags u8, seq u16, session u16."""
+"""Type u8, epoch u8, seq u16, session u16."""
 CRC_BYTES = 4
 """CRC-32C (Castagnoli), little endian."""
 CHUNK_HEADER_BYTES = 16
@@ -72,6 +72,10 @@ HEARTBEAT_AHEAD_MAX_US = 10000
 """A heartbeat stamped farther in the future is no sign of life."""
 WINDOW_US = 250000
 """Length of the window in which window_max bounds the way of an axis."""
+ANSWERS_PER_TICK = 32
+"""Commands that are answered in one control tick; more are counted and dropped."""
+HELLO_PERIOD_US = 10000
+"""HELLO is sent no more often; a request that comes sooner is answered then."""
 WATCHDOG_STORM_RESETS = 3
 """So many watchdog resets ...."""
 WATCHDOG_STORM_US = 60000000
@@ -269,6 +273,7 @@ class AckCode(IntEnum):
     POWER_CYCLE = 37
     ESTOP_INPUT = 38
     DRIVE = 39
+    EPOCH = 40
 
 
 ACKCODE_TEXT: dict[int, Text] = {
@@ -299,6 +304,7 @@ ACKCODE_TEXT: dict[int, Text] = {
     37: Text('POWER_CYCLE', 'only a power cycle clears this fault; arg = fault', ''),
     38: Text('ESTOP_INPUT', 'the emergency stop input is still pressed, or its wire is broken', ''),
     39: Text('DRIVE', 'a drive is absent, not ready, or this board has no bus for its kind; arg = axis', ''),
+    40: Text('EPOCH', 'made for another configuration than the one that is locked now', 'configure and arm again: somebody else configured the MCU'),
 }
 
 
@@ -331,6 +337,7 @@ class ResetCause(IntEnum):
     HARD_FAULT = 2
     SOFTWARE = 3
     UNKNOWN = 4
+    BROWN_OUT = 5
 
 
 RESETCAUSE_TEXT: dict[int, Text] = {
@@ -338,7 +345,29 @@ RESETCAUSE_TEXT: dict[int, Text] = {
     1: Text('WATCHDOG', 'hardware watchdog', ''),
     2: Text('HARD_FAULT', 'hard fault', ''),
     3: Text('SOFTWARE', 'software reset', ''),
-    4: Text('UNKNOWN', 'reset without a record: reset pin or brown-out', ''),
+    4: Text('UNKNOWN', 'reset without a record: reset pin, or brown-out where the port cannot tell', ''),
+    5: Text('BROWN_OUT', 'the supply voltage fell', 'check the supply under load'),
+}
+
+
+class Check(IntEnum):
+    """Who must have reported since the last feed of the watchdog, as bit numbers of HELLO.reset_missing."""
+
+    TICK = 0
+    ENCODER = 1
+    MEMORY = 2
+    STACK = 3
+    COMMS = 4
+    INTERRUPT = 5
+
+
+CHECK_TEXT: dict[int, Text] = {
+    0: Text('TICK', 'a control tick ran to its end, in time', 'see STATS.tick_gap_max_us, tick_work_max_us'),
+    1: Text('ENCODER', 'encoder values were judged', 'report it with the build id'),
+    2: Text('MEMORY', 'guard words, limit table and code are unchanged', 'see fault MEMORY'),
+    3: Text('STACK', 'the stack canary is intact', 'see fault STACK_OVERFLOW'),
+    4: Text('COMMS', 'the host link and the drive link were served', 'look for a babbling peer'),
+    5: Text('INTERRUPT', "the tick's interrupt came", 'the timer or the interrupt controller hangs'),
 }
 
 
@@ -1023,7 +1052,7 @@ class StopsGet:
         return cls()
 
 
-_HELLO = struct.Struct("<IIIIIBIIBHBIIBBBBHHQ")
+_HELLO = struct.Struct("<IIIIIBIIBBHBIIBBBBHHQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -1039,6 +1068,7 @@ class Hello:
         reset_cause: ResetCause.
         reset_pc: program counter at the watchdog's first stage or hard fault, else 0.
         reset_tick: control tick at that moment.
+        reset_missing: bit per Check that had not reported when the watchdog bit, else 0.
         watchdog_resets: watchdog resets within the last minute of the MCU's clock.
         fault: latched Fault.
         estop: 1: emergency stop latched.
@@ -1063,6 +1093,7 @@ class Hello:
     reset_cause: int
     reset_pc: int
     reset_tick: int
+    reset_missing: int
     watchdog_resets: int
     fault: int
     estop: int
@@ -1077,7 +1108,7 @@ class Hello:
     now_us: int
 
     def pack(self) -> bytes:
-        return _HELLO.pack(self.schema_hash, self.build_id, self.version, self.nonce, self.boots, self.reset_cause, self.reset_pc, self.reset_tick, self.watchdog_resets, self.fault, self.estop, self.clear_nonce, self.limits_crc, self.locked, self.state, self.max_knots, self.max_axes, self.tick_hz, self.watchdog_ms, self.now_us)
+        return _HELLO.pack(self.schema_hash, self.build_id, self.version, self.nonce, self.boots, self.reset_cause, self.reset_pc, self.reset_tick, self.reset_missing, self.watchdog_resets, self.fault, self.estop, self.clear_nonce, self.limits_crc, self.locked, self.state, self.max_knots, self.max_axes, self.tick_hz, self.watchdog_ms, self.now_us)
 
     @classmethod
     def unpack(cls, payload: bytes) -> Self:
@@ -1254,7 +1285,7 @@ class Event:
         return cls(*_EVENT.unpack(payload))
 
 
-_STATS = struct.Struct("<IIIIIIIIIIIIIIIIIIIIIIII")
+_STATS = struct.Struct("<IIIIIIIIIIIIIIIIIIIIIIIII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -1282,6 +1313,7 @@ class Stats:
         stack_free_min: bytes of stack never used, 0: unknown.
         tick_work_max_us: longest control tick in the last second, its own work, 0: unknown.
         heartbeats_stale: heartbeats that came too late, or from the future.
+        rx_flooded: commands dropped because too many came in one tick; an ESTOP never is.
         transfers_bad: CAN transfers with a missing, repeated or foreign frame.
         can_errors: CAN error frames.
         can_bus_off: times that the CAN controller left the bus.
@@ -1311,6 +1343,7 @@ class Stats:
     stack_free_min: int
     tick_work_max_us: int
     heartbeats_stale: int
+    rx_flooded: int
     transfers_bad: int
     can_errors: int
     can_bus_off: int
@@ -1318,7 +1351,7 @@ class Stats:
     late_histogram: tuple[int, ...]
 
     def pack(self) -> bytes:
-        return _STATS.pack(self.ticks, self.late_ticks, self.tick_gap_max_us, self.rx_frames, self.rx_bad, self.rx_oversize, self.rx_session, self.rx_gaps, self.rx_overrun, self.tx_dropped, self.drive_bad, self.chunks, self.chunks_trimmed, self.chunks_late, self.chunks_refused, self.clips, self.watchdog_margin_min_us, self.stack_free_min, self.tick_work_max_us, self.heartbeats_stale, self.transfers_bad, self.can_errors, self.can_bus_off, self.drive_frames) + struct.pack(f"<{len(self.late_histogram)}I", *self.late_histogram)
+        return _STATS.pack(self.ticks, self.late_ticks, self.tick_gap_max_us, self.rx_frames, self.rx_bad, self.rx_oversize, self.rx_session, self.rx_gaps, self.rx_overrun, self.tx_dropped, self.drive_bad, self.chunks, self.chunks_trimmed, self.chunks_late, self.chunks_refused, self.clips, self.watchdog_margin_min_us, self.stack_free_min, self.tick_work_max_us, self.heartbeats_stale, self.rx_flooded, self.transfers_bad, self.can_errors, self.can_bus_off, self.drive_frames) + struct.pack(f"<{len(self.late_histogram)}I", *self.late_histogram)
 
     @classmethod
     def unpack(cls, payload: bytes) -> Self:
@@ -1330,7 +1363,7 @@ class Stats:
         if len(payload) != _STATS.size + 4 * count * 1:
             raise _refuse("Stats", len(payload))
         tail = struct.unpack_from(f"<{count * 1}I", payload, _STATS.size)
-        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11], values[12], values[13], values[14], values[15], values[16], values[17], values[18], values[19], values[20], values[21], values[22], values[23], tail[0 * count : 1 * count])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11], values[12], values[13], values[14], values[15], values[16], values[17], values[18], values[19], values[20], values[21], values[22], values[23], values[24], tail[0 * count : 1 * count])
 
 
 _LIMITS = struct.Struct("<BiiIIIIIIIIIIB16s")

@@ -1,7 +1,7 @@
 """THE one definition of the wire between host, microcontroller and drive: numbers, enumerations, messages, faults.
 
 ``generate.py`` writes from it the C header of the firmware, the Python dataclasses of the host and two documents.
-Nothing else may restate a layout, a number or a name. Framing (COBS, CRC-32C, header) is in ``wire.py``.
+Nothing else may restate a layout, a number or a name. Framing (COBS, CRC-32C, header) is in ``host/framing.py``.
 
 Conventions: little endian, no padding. Positions are int32 micro-units (um, urad, 1e-6 of a normalised command),
 velocities micro-units/s, accelerations micro-units/s^2, jerks milli-units/s^3, efforts micro-newton-metres (of a linear
@@ -72,7 +72,7 @@ CONSTANTS: tuple[Constant, ...] = (
     Constant("MAX_AXES", 16, "axes that one MCU drives at most"),
     Constant("MAX_KNOTS", 64, "knots that fit on the timeline"),
     Constant("MAX_BODY_BYTES", 640, "frame before COBS: header, payload and CRC"),
-    Constant("HEADER_BYTES", 6, "type u8, flags u8, seq u16, session u16"),
+    Constant("HEADER_BYTES", 6, "type u8, epoch u8, seq u16, session u16"),
     Constant("CRC_BYTES", 4, "CRC-32C (Castagnoli), little endian"),
     Constant("CHUNK_HEADER_BYTES", 16, "CHUNK payload before its samples"),
     Constant("TICK_US", 1000, "control tick"),
@@ -91,6 +91,8 @@ CONSTANTS: tuple[Constant, ...] = (
     Constant("CLOCK_ERROR_MAX_US", 1_000, "no motion while the host knows the MCU's clock less well (as shipped)"),
     Constant("HEARTBEAT_AHEAD_MAX_US", 10_000, "a heartbeat stamped farther in the future is no sign of life"),
     Constant("WINDOW_US", 250_000, "length of the window in which window_max bounds the way of an axis"),
+    Constant("ANSWERS_PER_TICK", 32, "commands that are answered in one control tick; more are counted and dropped"),
+    Constant("HELLO_PERIOD_US", 10_000, "HELLO is sent no more often; a request that comes sooner is answered then"),
     Constant("WATCHDOG_STORM_RESETS", 3, "so many watchdog resets ..."),
     Constant("WATCHDOG_STORM_US", 60_000_000, "... within this time of the MCU's own clock need a power cycle"),
     Constant("STATE_PERIOD_TICKS", 10, "STATE every 10 ms"),
@@ -231,6 +233,8 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Value("POWER_CYCLE", 37, "only a power cycle clears this fault; arg = fault"),
             Value("ESTOP_INPUT", 38, "the emergency stop input is still pressed, or its wire is broken"),
             Value("DRIVE", 39, "a drive is absent, not ready, or this board has no bus for its kind; arg = axis"),
+            Value("EPOCH", 40, "made for another configuration than the one that is locked now",
+                  "configure and arm again: somebody else configured the MCU"),
         ),
     ),
     Enumeration(
@@ -253,7 +257,20 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
             Value("WATCHDOG", 1, "hardware watchdog"),
             Value("HARD_FAULT", 2, "hard fault"),
             Value("SOFTWARE", 3, "software reset"),
-            Value("UNKNOWN", 4, "reset without a record: reset pin or brown-out"),
+            Value("UNKNOWN", 4, "reset without a record: reset pin, or brown-out where the port cannot tell"),
+            Value("BROWN_OUT", 5, "the supply voltage fell", "check the supply under load"),
+        ),
+    ),
+    Enumeration(
+        "Check",
+        "Who must have reported since the last feed of the watchdog, as bit numbers of HELLO.reset_missing.",
+        (
+            Value("TICK", 0, "a control tick ran to its end, in time", "see STATS.tick_gap_max_us, tick_work_max_us"),
+            Value("ENCODER", 1, "encoder values were judged", "report it with the build id"),
+            Value("MEMORY", 2, "guard words, limit table and code are unchanged", "see fault MEMORY"),
+            Value("STACK", 3, "the stack canary is intact", "see fault STACK_OVERFLOW"),
+            Value("COMMS", 4, "the host link and the drive link were served", "look for a babbling peer"),
+            Value("INTERRUPT", 5, "the tick's interrupt came", "the timer or the interrupt controller hangs"),
         ),
     ),
     Enumeration(
@@ -450,6 +467,7 @@ MESSAGES: tuple[Message, ...] = (
         Field("reset_cause", "u8", "ResetCause"),
         Field("reset_pc", "u32", "program counter at the watchdog's first stage or hard fault, else 0"),
         Field("reset_tick", "u32", "control tick at that moment"),
+        Field("reset_missing", "u8", "bit per Check that had not reported when the watchdog bit, else 0"),
         Field("watchdog_resets", "u8", "watchdog resets within the last minute of the MCU's clock"),
         Field("fault", "u16", "latched Fault"),
         Field("estop", "u8", "1: emergency stop latched"),
@@ -525,6 +543,7 @@ MESSAGES: tuple[Message, ...] = (
         Field("stack_free_min", "u32", "bytes of stack never used, 0: unknown"),
         Field("tick_work_max_us", "u32", "longest control tick in the last second, its own work, 0: unknown"),
         Field("heartbeats_stale", "u32", "heartbeats that came too late, or from the future"),
+        Field("rx_flooded", "u32", "commands dropped because too many came in one tick; an ESTOP never is"),
         Field("transfers_bad", "u32", "CAN transfers with a missing, repeated or foreign frame"),
         Field("can_errors", "u32", "CAN error frames"),
         Field("can_bus_off", "u32", "times that the CAN controller left the bus"),

@@ -37,7 +37,7 @@ class Board:
         self.receivers = FrameReceiver(), FrameReceiver()
         self.inbox: list[m.McuMessage] = []
         self.setpoints: list[m.Setpoint] = []
-        self.session = 0
+        self.session = self.epoch = 0
         self.seq = 0
         self.alive = True
         self._beat = self._encode = 0.0
@@ -60,7 +60,8 @@ class Board:
 
     def send(self, message: m.HostMessage) -> None:
         self.seq = (self.seq + 1) & 0xFFFF
-        self.link.write(encode_frame(struct.pack("<BBHH", message.TYPE, 0, self.seq, self.session) + message.pack()))
+        head = struct.pack("<BBHH", message.TYPE, self.epoch, self.seq, self.session)
+        self.link.write(encode_frame(head + message.pack()))
 
     def poll(self) -> None:
         now = time.monotonic()
@@ -72,6 +73,7 @@ class Board:
             position = self.setpoints[-1].setpoint if self.setpoints and self.setpoints[-1].flags else (0,)
             self.drive.write(encode_frame(bytes([m.Encoder.TYPE]) + m.Encoder(0, 1, position or (0,), (0,)).pack()))
         for body in self.receivers[0].feed(self.link.read()):
+            self.epoch = body[1]
             self.session = struct.unpack_from("<H", body, 4)[0]
             message = m.MCU_MESSAGES[body[0]].unpack(body[6:])
             self.inbox.append(message)

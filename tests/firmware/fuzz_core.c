@@ -49,7 +49,7 @@ static void send(uint8_t type, const uint8_t *payload, size_t count)
     uint8_t body[EW_MAX_BODY_BYTES];
     uint8_t wire[EW_MAX_ENCODED_BYTES + 1];
     ew_put_u8(&body[0], type);
-    ew_put_u8(&body[1], 0u);
+    ew_put_u8(&body[1], (between(0, 60) == 0) ? (uint8_t)random64() : core.epoch);
     ew_put_u16(&body[2], ++seq);
     ew_put_u16(&body[4], core.session);
     memcpy(&body[6], payload, count);

@@ -57,6 +57,10 @@ def load(path: Path | None = None) -> ctypes.CDLL:
         ("ewl_state", ctypes.c_uint8, (pointer,)),
         ("ewl_feed_allowed", ctypes.c_uint8, (pointer,)),
         ("ewl_schema_hash", ctypes.c_uint32, ()),
+        ("ewl_wants_checks", None, (pointer, ctypes.c_uint8)),
+        ("ewl_watches_code", None, (pointer, pointer, ctypes.c_uint32)),
+        ("ewl_estop_input", None, (pointer, ctypes.c_uint8)),
+        ("ew_check_in", None, (pointer, ctypes.c_uint8)),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, list(arguments)
@@ -76,7 +80,7 @@ class Mcu:
         self.axes = list(axes)
         self.now_us = now_us
         self.handle = self.lib.ewl_create(seed, now_us)
-        self.session = 0
+        self.session = self.epoch = 0
         self.seq = 0
         self.receiver = FrameReceiver()
         self.inbox: list[m.McuMessage] = []
@@ -105,6 +109,7 @@ class Mcu:
         fresh: list[m.McuMessage] = []
         while count := self.lib.ewl_tx(self.handle, buffer, 4096):
             for body in self.receiver.feed(buffer.raw[:count]):
+                self.epoch = body[1]
                 self._last_session = struct.unpack_from("<H", body, 4)[0]
                 fresh.append(m.MCU_MESSAGES[body[0]].unpack(body[6:]))
         self.inbox += fresh
@@ -114,10 +119,13 @@ class Mcu:
         """Bytes on the host link, now."""
         self.lib.ewl_rx(self.handle, data, len(data), self.now_us)
 
-    def frame(self, message_type: int, payload: bytes, *, session: int | None = None) -> bytes:
-        """The bytes of one frame with the next sequence number."""
+    def frame(
+        self, message_type: int, payload: bytes, *, session: int | None = None, epoch: int | None = None
+    ) -> bytes:
+        """The bytes of one frame with the next sequence number, of the newest epoch unless said otherwise."""
         self.seq = (self.seq + 1) & 0xFFFF
-        head = struct.pack("<BBHH", message_type, 0, self.seq, self.session if session is None else session)
+        of = self.session if session is None else session
+        head = struct.pack("<BBHH", message_type, self.epoch if epoch is None else epoch, self.seq, of)
         return encode_frame(head + payload)
 
     def send(self, message: m.HostMessage, *, session: int | None = None) -> list[m.McuMessage]:
@@ -196,7 +204,14 @@ class Mcu:
         raise AssertionError("no STATE in 10 ms")
 
     def hello(self) -> m.Hello:
-        (hello,) = [h for h in self.send(m.HelloReq(7)) if isinstance(h, m.Hello)]
+        """At once, or when the last HELLO is 10 ms ago."""
+        found = [h for h in self.send(m.HelloReq(7)) if isinstance(h, m.Hello)]
+        for _ in range(m.HELLO_PERIOD_US // 1000):
+            if not found:
+                self.inbox.clear()
+                self.tick()
+                found = [h for h in self.inbox if isinstance(h, m.Hello)]
+        (hello,) = found
         return hello
 
     # ---- sequences ----

@@ -236,6 +236,7 @@ def test_events_that_nobody_took_are_counted() -> None:
     for _ in range(20):
         mcu.ask(mcu.chunk([(0,)] * 16))
         mcu.ask(m.Hold())
+        mcu.tick()
     seen = {}
     for _ in range(60):
         mcu.inbox.clear()

@@ -16,7 +16,7 @@ from firmware_bridge.host.framing import FrameReceiver, crc32c
 from firmware_bridge.host.messages import McuState
 from firmware_bridge.mcu import build as mcu_build
 from tests.firmware.mcu import Mcu
-from tests.firmware.test_latches import _noinit, reset
+from tests.firmware.test_latches import CRC_WORD, _noinit, reset
 
 SUB = 4096
 """The core's positions are in 1/4096 micro-unit, its velocities in that per tick of 1 ms."""
@@ -68,7 +68,7 @@ def test_a_session_that_would_repeat_its_predecessor_or_be_zero_is_changed() -> 
     mcu = Mcu(seed=seed)
     record = _noinit(mcu)
     record[5] = found
-    record[6] = crc32c(struct.pack("<6I", *record[:6]))
+    record[CRC_WORD] = crc32c(struct.pack(f"<{CRC_WORD}I", *record[:CRC_WORD]))
     assert reset(mcu, m.ResetCause.SOFTWARE).boots == 2
     would_be = crc32c(struct.pack("<III", seed, 2, found)) & 0xFFFF
     assert mcu.session == would_be + 1 and mcu.session not in (0, found)

@@ -103,8 +103,8 @@ class FakeMcu:
     def hello(self, nonce: int) -> Hello:
         return Hello(
             schema_hash=self.schema_hash, build_id=1, version=0x100, nonce=nonce, boots=self.boots,
-            reset_cause=self.reset_cause, reset_pc=self.reset_pc, reset_tick=0, watchdog_resets=0, fault=0,
-            estop=self.estop, clear_nonce=99,
+            reset_cause=self.reset_cause, reset_pc=self.reset_pc, reset_tick=0, reset_missing=0,
+            watchdog_resets=0, fault=0, estop=self.estop, clear_nonce=99,
             limits_crc=self.limits_crc, locked=int(self.limits_crc != 0), state=self.state, max_knots=64, max_axes=16,
             tick_hz=1000, watchdog_ms=20, now_us=self.mcu_us,
         )

@@ -21,6 +21,9 @@ typedef struct {
     uint16_t watchdog_ms;        /* time from last feed to reset, 0: none */
     uint8_t drive_buses;         /* bit per DriveKind that this board has a wire for; SIM always */
     uint32_t servo_slack_us;     /* what this port adds to the answering time of a servo, 0 as shipped */
+    uint8_t checks;              /* bit per EW_CHECK_* that the port itself reports before each feed */
+    const uint8_t *code;         /* memory that must not change, checked slice by slice; code_bytes 0: none */
+    uint32_t code_bytes;
 } ew_port_info_t;
 
 /* What the port measures; it writes, STATS reports. */
@@ -30,8 +33,10 @@ typedef struct {
     uint32_t stack_free_min;
 } ew_port_stats_t;
 
-/* Lives in memory that a reset does not touch. The first part is the core's and guarded by a CRC; the mark is written by the
- * port's last words (watchdog's first stage, hard fault) and consumed at the next boot. */
+#define EW_NOINIT_WORDS (8u + EW_WATCHDOG_STORM_RESETS)
+
+/* Lives in memory that a reset does not touch. The first part is the core's, twice, each guarded by a CRC; the mark is written
+ * by the port's last words (watchdog's first stage, hard fault) and consumed at the next boot. */
 typedef struct {
     uint32_t magic;
     uint32_t boots;
@@ -39,7 +44,14 @@ typedef struct {
     uint32_t fault;
     uint32_t clear_nonce;
     uint32_t session;
+    uint32_t life_ms;   /* of all lives since power-on, at this boot */
+    uint32_t uptime_ms; /* of this life, noted once a second */
+    uint32_t watchdog_at_ms[EW_WATCHDOG_STORM_RESETS]; /* when the last watchdog resets were, newest first */
     uint32_t crc;
+    uint32_t copy[EW_NOINIT_WORDS];
+    uint32_t copy_crc;
+    uint32_t missing;       /* bit per EW_CHECK_* that the last look at the feed missed */
+    uint32_t missing_check; /* its complement */
     uint32_t mark_magic;
     uint32_t mark_cause; /* ResetCause */
     uint32_t mark_pc;
@@ -104,8 +116,15 @@ uint8_t ew_motor_off(const ew_t *ew, uint16_t *ids, uint8_t capacity);
 #define EW_DRIVE_OFF_BYTES 16u
 size_t ew_drive_off(uint8_t *out);
 
-/* True once for every call of ew_tick that ran a good tick: only then may the port feed the watchdog. */
+/* Somebody on the list of EW_CHECK_* reports that all is well with it. */
+void ew_check_in(ew_t *ew, uint8_t check);
+
+/* True when everybody has reported since it was last true: only then may the port feed the watchdog. Who is missing is kept for
+ * the report after the reset. */
 bool ew_feed_allowed(ew_t *ew);
+
+/* The emergency stop input, as often as the port looks at it. Pressed, or its wire broken: stops at once and latches. */
+void ew_estop_input(ew_t *ew, bool pressed);
 
 /* A fault that the port found (stack canary). */
 void ew_port_fault(ew_t *ew, uint16_t fault);

@@ -1,73 +1,38 @@
 /* Boot: what survived the reset, the self-test, and the state to begin in. */
 #include "ew_core.h"
 
-#define NOINIT_MAGIC 0x45574E49u
-#define MARK_MAGIC 0x45574D4Bu
-
-static uint32_t noinit_crc(const ew_noinit_t *n)
+/* A watchdog reset becomes a fault, unless what is latched says why nobody fed it. */
+static void note_watchdog(ew_t *ew)
 {
-    uint8_t bytes[24];
-    ew_put_u32(&bytes[0], n->magic);
-    ew_put_u32(&bytes[4], n->boots);
-    ew_put_u32(&bytes[8], n->estop);
-    ew_put_u32(&bytes[12], n->fault);
-    ew_put_u32(&bytes[16], n->clear_nonce);
-    ew_put_u32(&bytes[20], n->session);
-    return ew_crc32c(bytes, sizeof bytes, 0u);
-}
-
-void ew_save_noinit(ew_t *ew)
-{
-    ew->noinit->magic = NOINIT_MAGIC;
-    ew->noinit->crc = noinit_crc(ew->noinit);
-}
-
-void ew_noinit_mark(volatile ew_noinit_t *noinit, uint32_t cause, uint32_t pc, uint32_t tick)
-{
-    noinit->mark_cause = cause;
-    noinit->mark_pc = pc;
-    noinit->mark_tick = tick;
-    noinit->mark_check = cause ^ pc ^ tick ^ MARK_MAGIC;
-    noinit->mark_magic = MARK_MAGIC;
-}
-
-/* A new latch gets a new nonce, so that an old wish to clear cannot clear it. */
-void ew_renew_nonce(ew_t *ew)
-{
-    uint8_t bytes[8];
-    ew_put_u32(&bytes[0], ew->noinit->clear_nonce ^ ew->port.entropy);
-    ew_put_u32(&bytes[4], ew->stats.ticks + ew->noinit->boots);
-    ew->noinit->clear_nonce = ew_crc32c(bytes, sizeof bytes, 0x5EEDu);
-}
-
-bool ew_noinit_marked(const ew_noinit_t *n)
-{
-    return (n->mark_magic == MARK_MAGIC) && (n->mark_check == (n->mark_cause ^ n->mark_pc ^ n->mark_tick ^ MARK_MAGIC)) &&
-           (n->mark_cause <= EW_RESET_CAUSE_UNKNOWN);
+    ew_noinit_t *n = ew->noinit;
+    ew_note_watchdog(n);
+    ew->reset_missing = ew_missing_before(n);
+    if (ew_recent_watchdogs(ew) >= EW_WATCHDOG_STORM_RESETS) {
+        n->fault = EW_FAULT_WATCHDOG_STORM;
+    } else if ((n->fault != EW_FAULT_MEMORY) && (n->fault != EW_FAULT_STACK_OVERFLOW) &&
+               (n->fault != EW_FAULT_WATCHDOG_STORM)) {
+        n->fault = EW_FAULT_WATCHDOG;
+    } else {
+        /* the latch is the cause, and stays */
+    }
 }
 
 static void read_noinit(ew_t *ew)
 {
     ew_noinit_t *n = ew->noinit;
-    const bool record = (n->magic == NOINIT_MAGIC) && (n->crc == noinit_crc(n)) && (n->fault <= EW_FAULT_MEMORY);
+    const bool record = ew_load_noinit(n);
     const bool mark = ew_noinit_marked(n);
-    if (!record) {
-        n->boots = 0u;
-        n->estop = 0u;
-        n->fault = EW_FAULT_NONE;
-        n->clear_nonce = 0u;
-        n->session = 0u;
-    }
     ew->reset_cause = record ? EW_RESET_CAUSE_UNKNOWN : EW_RESET_CAUSE_POWER_ON;
     if (mark) {
         ew->reset_cause = (uint8_t)n->mark_cause;
         ew->reset_pc = n->mark_pc;
         ew->reset_tick = n->mark_tick;
     }
+    ew_note_life(n, mark);
     if (ew->reset_cause == EW_RESET_CAUSE_WATCHDOG) {
-        n->fault = EW_FAULT_WATCHDOG;
+        note_watchdog(ew);
     }
-    if (ew->reset_cause == EW_RESET_CAUSE_HARD_FAULT) {
+    if ((ew->reset_cause == EW_RESET_CAUSE_HARD_FAULT) && (n->fault != EW_FAULT_WATCHDOG_STORM)) {
         n->fault = EW_FAULT_HARD_FAULT;
     }
     n->mark_magic = 0u;
@@ -142,6 +107,8 @@ void ew_init(ew_t *ew, const ew_port_info_t *port, ew_noinit_t *noinit, uint64_t
     ew->heartbeat_us = EW_NEVER_US;
     ew->policy_us = EW_NEVER_US;
     ew->encoder_us = EW_NEVER_US;
+    ew->hello_us = EW_NEVER_US;
+    ew->answers_left = EW_ANSWERS_PER_TICK;
     ew->hold_us = EW_NEVER_US;
     ew->via = EW_VIA_SERIAL;
     ew_drives_init(&ew->bus, port->drive_buses, port->servo_slack_us);

@@ -39,6 +39,9 @@ uint8_t ew_on_drive_get(ew_t *ew, ew_command_t *command);
 uint8_t ew_on_stops_set(ew_t *ew, ew_command_t *command);
 uint8_t ew_on_stops_get(ew_t *ew, ew_command_t *command);
 
+/* ew_host.c */
+void ew_on_heartbeat(ew_t *ew, const ew_command_t *command);
+
 /* ew_chunk.c */
 uint8_t ew_on_chunk(ew_t *ew, ew_command_t *command);
 

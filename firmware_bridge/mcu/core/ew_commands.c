@@ -4,12 +4,6 @@
 /* No frame waits longer than this in a queue of the host, and sequence numbers have not gone half around by then. */
 #define OVERTAKEN_US 1000000
 
-static bool host_ready(const ew_t *ew, int64_t now_us)
-{
-    return (ew->heartbeat_us != EW_NEVER_US) && ((now_us - ew->heartbeat_us) < EW_HOST_SILENT_US) &&
-           (ew->degrade == EW_DEGRADE_NOMINAL);
-}
-
 /* The first axis that is outside its position limits, or the number of axes. */
 static uint8_t axis_outside(const ew_t *ew)
 {
@@ -19,6 +13,12 @@ static uint8_t axis_outside(const ew_t *ew)
         axis++;
     }
     return axis;
+}
+
+static uint8_t clock_refused(const ew_t *ew, ew_command_t *command)
+{
+    command->arg = (ew->clock_error_us < (uint32_t)INT32_MAX) ? (int32_t)ew->clock_error_us : INT32_MAX;
+    return EW_ACK_CODE_CLOCK;
 }
 
 static uint8_t on_arm(ew_t *ew, ew_command_t *command)
@@ -44,8 +44,11 @@ static uint8_t on_arm(ew_t *ew, ew_command_t *command)
     if (!ew_encoder_fresh(ew, command->now_us)) {
         return EW_ACK_CODE_NO_ENCODER;
     }
-    if (!host_ready(ew, command->now_us)) {
+    if (!ew_host_fresh(ew, command->now_us) || (ew->degrade != EW_DEGRADE_NOMINAL)) {
         return EW_ACK_CODE_NO_HOST;
+    }
+    if (!ew_clock_known(ew, command->now_us)) {
+        return clock_refused(ew, command);
     }
     const uint8_t outside = axis_outside(ew);
     if (outside < ew->axes) {
@@ -110,6 +113,9 @@ static uint8_t on_estop_clear(ew_t *ew, ew_command_t *command)
     if (m.nonce != ew->noinit->clear_nonce) {
         return EW_ACK_CODE_BAD_NONCE;
     }
+    if (ew->estop_input) {
+        return EW_ACK_CODE_ESTOP_INPUT;
+    }
     if (ew->drive_on) {
         return EW_ACK_CODE_MOVING;
     }
@@ -130,33 +136,15 @@ static uint8_t on_fault_ack(ew_t *ew, ew_command_t *command)
         command->arg = (int32_t)ew->noinit->fault;
         return EW_ACK_CODE_BAD_NONCE;
     }
+    if (ew->noinit->fault == EW_FAULT_WATCHDOG_STORM) {
+        command->arg = (int32_t)ew->noinit->fault;
+        return EW_ACK_CODE_POWER_CYCLE;
+    }
     if (ew->drive_on) {
         return EW_ACK_CODE_MOVING;
     }
     ew->noinit->fault = EW_FAULT_NONE;
     return after_clear(ew, command);
-}
-
-static void on_heartbeat(ew_t *ew, const ew_command_t *command)
-{
-    ew_heartbeat_t m;
-    if (!ew_unpack_heartbeat(command->payload, command->count, &m) || (m.degrade > EW_DEGRADE_SAFE_OFF)) {
-        ew->link_rx.bad++; /* not a sign of life of a host that we understand */
-        return;
-    }
-    const bool first = (ew->heartbeat_us == EW_NEVER_US);
-    ew->heartbeat_us = command->stamp_us;
-    if (first || (m.policy_counter != ew->policy_counter)) {
-        ew->policy_us = command->stamp_us;
-        ew->frozen_us = command->stamp_us;
-        ew->policy_counter = m.policy_counter;
-    }
-    if (m.degrade != EW_DEGRADE_NOMINAL) {
-        ew->frozen_us = command->stamp_us; /* a host that says that it does not plan is not a hung planner */
-    }
-    ew->degrade = m.degrade;
-    ew->host_armed = (m.flags & EW_HEARTBEAT_FLAG_ARMED) != 0u;
-    ew->host_was_armed = ew->host_was_armed || ew->host_armed;
 }
 
 static void on_time_req(ew_t *ew, const ew_command_t *command)
@@ -166,6 +154,8 @@ static void on_time_req(ew_t *ew, const ew_command_t *command)
     if (ew_unpack_time_req(command->payload, command->count, &m)) {
         const ew_time_resp_t resp = {m.t1_ns, (uint64_t)command->stamp_us, (uint64_t)command->now_us};
         ew_send(ew, EW_MSG_TIME_RESP, body, ew_pack_time_resp(&resp, &body[EW_HEADER_BYTES]));
+    } else {
+        ew->link_rx.bad++;
     }
 }
 
@@ -173,8 +163,9 @@ static void on_hello_req(ew_t *ew, const ew_command_t *command)
 {
     ew_hello_req_t m;
     if (ew_unpack_hello_req(command->payload, command->count, &m)) {
-        ew_send_hello(ew, m.nonce, command->now_us);
-        ew_resend_events(ew);
+        ew_answer_hello(ew, m.nonce, command->now_us);
+    } else {
+        ew->link_rx.bad++;
     }
 }
 
@@ -183,6 +174,8 @@ static void on_event_ack(ew_t *ew, const ew_command_t *command)
     ew_event_ack_t m;
     if (ew_unpack_event_ack(command->payload, command->count, &m)) {
         ew_forget_event(ew, m.event_id);
+    } else {
+        ew->link_rx.bad++;
     }
 }
 
@@ -215,6 +208,16 @@ static void count_gap(ew_t *ew, uint16_t seq)
     ew->rx_seq = seq;
 }
 
+/* Knots in a clock that the host does not know well enough are knots at another time. */
+static uint8_t on_chunk(ew_t *ew, ew_command_t *command)
+{
+    if (ew_may_move(ew->state) && !ew_clock_known(ew, command->now_us)) {
+        ew->stats.chunks_refused++;
+        return clock_refused(ew, command);
+    }
+    return ew_on_chunk(ew, command);
+}
+
 /* Commands that are answered by an ACK. */
 static uint8_t command_code(ew_t *ew, uint8_t type, ew_command_t *command)
 {
@@ -238,7 +241,7 @@ static uint8_t command_code(ew_t *ew, uint8_t type, ew_command_t *command)
     case EW_MSG_DISARM:
         return on_disarm(ew, command);
     case EW_MSG_CHUNK:
-        return ew_on_chunk(ew, command);
+        return on_chunk(ew, command);
     case EW_MSG_HOLD:
         return on_hold(ew, command);
     case EW_MSG_ESTOP:
@@ -264,6 +267,46 @@ static bool overtaken(ew_t *ew, uint8_t type, uint16_t seq, int64_t now_us)
            ((uint16_t)(ew->hold_seq - seq) < 0x8000u);
 }
 
+/* A command that was made for another boot, or that would move for another configuration. EW_ACK_CODE_OK: neither. */
+static uint8_t outdated(const ew_t *ew, const uint8_t *body, uint8_t type)
+{
+    const bool any_session = (type == EW_MSG_HELLO_REQ) || (type == EW_MSG_TIME_REQ) || (type == EW_MSG_ESTOP);
+    if (!any_session && (ew_get_u16(&body[4]) != ew->session)) {
+        return EW_ACK_CODE_BAD_SESSION;
+    }
+    const bool moves = (type == EW_MSG_ARM) || (type == EW_MSG_CHUNK);
+    return (moves && (body[1] != ew->epoch)) ? EW_ACK_CODE_EPOCH : EW_ACK_CODE_OK;
+}
+
+/* Work that a peer can cause is bounded in each tick. What is not done is counted; an emergency stop is always done. */
+static bool flooded(ew_t *ew, uint8_t type)
+{
+    if (ew->answers_left > 0u) {
+        ew->answers_left--;
+        return false;
+    }
+    ew->stats.rx_flooded += (type != EW_MSG_ESTOP) ? 1u : 0u;
+    return type != EW_MSG_ESTOP;
+}
+
+static void answer(ew_t *ew, uint8_t type, uint16_t seq, uint8_t refusal, ew_command_t *command)
+{
+    if (flooded(ew, type)) {
+        return;
+    }
+    if (type == EW_MSG_HELLO_REQ) {
+        on_hello_req(ew, command);
+    } else if (type == EW_MSG_TIME_REQ) {
+        on_time_req(ew, command);
+    } else {
+        uint8_t code = refusal;
+        if (code == EW_ACK_CODE_OK) {
+            code = overtaken(ew, type, seq, command->now_us) ? EW_ACK_CODE_OLD_CHUNK : command_code(ew, type, command);
+        }
+        send_ack(ew, type, seq, code, command);
+    }
+}
+
 void ew_handle(ew_t *ew, const uint8_t *body, size_t count, int64_t stamp_us, int64_t now_us)
 {
     if (count < EW_HEADER_BYTES) {
@@ -279,22 +322,15 @@ void ew_handle(ew_t *ew, const uint8_t *body, size_t count, int64_t stamp_us, in
         ew->stats.rx_session++; /* of a host that is not the one who is in charge */
         return;
     }
-    const bool any_session = (type == EW_MSG_HELLO_REQ) || (type == EW_MSG_TIME_REQ) || (type == EW_MSG_ESTOP);
-    if (!any_session && (ew_get_u16(&body[4]) != ew->session)) {
-        ew->stats.rx_session++;
-        if ((type != EW_MSG_HEARTBEAT) && (type != EW_MSG_EVENT_ACK)) {
-            send_ack(ew, type, seq, EW_ACK_CODE_BAD_SESSION, &command);
-        }
-    } else if (type == EW_MSG_HELLO_REQ) {
-        on_hello_req(ew, &command);
-    } else if (type == EW_MSG_TIME_REQ) {
-        on_time_req(ew, &command);
+    const uint8_t refusal = outdated(ew, body, type);
+    ew->stats.rx_session += (refusal == EW_ACK_CODE_BAD_SESSION) ? 1u : 0u;
+    if ((type != EW_MSG_HEARTBEAT) && (type != EW_MSG_EVENT_ACK)) {
+        answer(ew, type, seq, refusal, &command);
+    } else if (refusal != EW_ACK_CODE_OK) {
+        /* counted, and never answered */
     } else if (type == EW_MSG_HEARTBEAT) {
-        on_heartbeat(ew, &command);
-    } else if (type == EW_MSG_EVENT_ACK) {
-        on_event_ack(ew, &command);
+        ew_on_heartbeat(ew, &command);
     } else {
-        const uint8_t code = overtaken(ew, type, seq, now_us) ? EW_ACK_CODE_OLD_CHUNK : command_code(ew, type, &command);
-        send_ack(ew, type, seq, code, &command);
+        on_event_ack(ew, &command);
     }
 }

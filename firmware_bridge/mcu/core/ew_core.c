@@ -56,6 +56,9 @@ static void entered(ew_t *ew, uint8_t from, int64_t now_us)
         ew_switch_off(ew);
         ew_unlock_limits(ew);
         break;
+    case EW_STATE_CONFIGURED:
+        ew->epoch++;
+        break;
     case EW_STATE_ARMED:
         if (from == EW_STATE_CONFIGURED) {
             switch_on(ew);
@@ -116,7 +119,8 @@ void ew_fault(ew_t *ew, uint16_t fault, int32_t detail, int64_t now_us)
         }
     }
     /* Where the core's own work cannot be trusted there is no braking profile to trust either. */
-    if ((fault == EW_FAULT_LIMITER_CHECK) || (fault == EW_FAULT_STACK_OVERFLOW) || (fault == EW_FAULT_SELFTEST)) {
+    if ((fault == EW_FAULT_LIMITER_CHECK) || (fault == EW_FAULT_STACK_OVERFLOW) || (fault == EW_FAULT_SELFTEST) ||
+        (fault == EW_FAULT_MEMORY)) {
         ew_switch_off(ew);
     }
 }
@@ -133,6 +137,14 @@ void ew_estop(ew_t *ew, int64_t now_us)
     (void)ew_dispatch(ew, EW_EV_ESTOP, now_us);
 }
 
+void ew_estop_input(ew_t *ew, bool pressed)
+{
+    ew->estop_input = pressed;
+    if (pressed) {
+        ew_estop(ew, ew->tick_us);
+    }
+}
+
 void ew_port_fault(ew_t *ew, uint16_t fault)
 {
     ew_fault(ew, fault, -1, ew->tick_us);
@@ -144,6 +156,11 @@ static void run_tick(ew_t *ew, int64_t now_us)
 {
     ew->tick_us = now_us;
     ew->stats.ticks++;
+    ew->answers_left = EW_ANSWERS_PER_TICK;
+    if ((ew->stats.ticks % 1000u) == 0u) {
+        ew_note_uptime(ew);
+    }
+    ew_check_memory(ew, now_us);
     ew_supervise(ew, now_us);
     if (ew->drive_on) {
         ew_move(ew, now_us);
@@ -151,12 +168,15 @@ static void run_tick(ew_t *ew, int64_t now_us)
     if (ew->drive_on || ew->off_pending) {
         ew_finish_stops(ew, now_us);
     }
+    ew_check_in(ew, EW_CHECK_ENCODER);
     ew_command_drives(ew, now_us);
     ew_telemetry(ew, now_us);
 }
 
-static void measure(ew_t *ew, int64_t now_us)
+/* True when this tick is not too late after the last one. */
+static bool measure(ew_t *ew, int64_t now_us)
 {
+    bool in_time = true;
     static const uint16_t edges_us[EW_LATE_BINS - 1u] = {50u, 100u, 200u, 500u, 1000u, 2000u, 4000u};
     const int64_t late = now_us - (ew->tick_us + EW_TICK_US);
     uint8_t bin = 0u;
@@ -169,12 +189,14 @@ static void measure(ew_t *ew, int64_t now_us)
         if (gap > (int64_t)ew->stats.tick_gap_max_us) {
             ew->stats.tick_gap_max_us = (uint32_t)gap;
         }
-        if (ew->drive_on && (gap > (int64_t)ew->port.tick_gap_max_us)) {
+        in_time = gap <= (int64_t)ew->port.tick_gap_max_us;
+        if (ew->drive_on && !in_time) {
             ew_fault(ew, EW_FAULT_TICK_OVERRUN, (int32_t)gap, now_us);
         }
     }
     ew->called = true;
     ew->called_us = now_us;
+    return in_time;
 }
 
 void ew_tick(ew_t *ew, uint64_t now_us)
@@ -183,7 +205,9 @@ void ew_tick(ew_t *ew, uint64_t now_us)
     if ((now - ew->tick_us) < EW_TICK_US) {
         return;
     }
-    measure(ew, now);
+    if (measure(ew, now)) {
+        ew_check_in(ew, EW_CHECK_TICK); /* its work follows before anybody can ask */
+    }
     uint32_t run = 0u;
     while ((now - ew->tick_us) >= EW_TICK_US) {
         if (run == EW_CATCH_UP) {
@@ -197,14 +221,6 @@ void ew_tick(ew_t *ew, uint64_t now_us)
         run++;
     }
     ew->stats.late_ticks += run - 1u;
-    ew->feed = (ew->canary_front == EW_CANARY) && (ew->canary_back == EW_CANARY);
-}
-
-bool ew_feed_allowed(ew_t *ew)
-{
-    const bool feed = ew->feed;
-    ew->feed = false;
-    return feed;
 }
 
 /* ---- host link and small views ---- */

@@ -35,6 +35,7 @@ struct ew {
     uint8_t reset_cause;
     uint32_t reset_pc;
     uint32_t reset_tick;
+    uint8_t reset_missing;
 
     /* state machine */
     uint8_t state;
@@ -49,12 +50,19 @@ struct ew {
     int64_t policy_us;      /* when the policy counter last changed */
     int64_t frozen_us;      /* since when the counter is held against the host */
     uint32_t policy_counter;
+    uint32_t clock_error_us; /* the host's bound, of the last heartbeat */
     uint8_t degrade;
     bool host_armed;        /* armed bit of the last heartbeat */
     bool host_was_armed;    /* it was set since ARM */
     bool seq_known;
     uint16_t rx_seq;
     uint16_t tx_seq;
+    uint8_t epoch;          /* counts configurations: a command made for an earlier one moves nothing */
+    uint8_t answers_left;   /* in this tick */
+    bool hello_due;         /* a HELLO_REQ came too soon after the last HELLO */
+    uint32_t hello_nonce;
+    int64_t hello_us;       /* when HELLO was last sent, EW_NEVER_US: not yet */
+    bool estop_input;       /* pressed now */
 
     /* limits */
     ew_limits_t limits[EW_MAX_AXES];
@@ -88,7 +96,17 @@ struct ew {
     int64_t tick_us;        /* time of the last tick */
     int64_t called_us;      /* when ew_tick last ran a tick */
     bool called;
-    bool feed;
+
+    /* may the watchdog be fed? */
+    uint8_t checked;        /* bit per EW_CHECK_* since the last feed */
+    bool memory_bad;
+    uint8_t table_at;       /* next entry of the limit table to add up */
+    uint32_t table_crc;
+    uint32_t code_at;
+    uint32_t code_crc;
+    uint32_t code_first;    /* of the first pass */
+    bool code_known;
+
     bool setpoint_new;
 
     /* streams */
@@ -122,9 +140,22 @@ bool ew_standing_still(const ew_t *ew);
 void ew_switch_off(ew_t *ew);
 void ew_shadow(ew_t *ew);
 
-/* ew_boot.c */
+/* ew_noinit.c */
+bool ew_load_noinit(ew_noinit_t *noinit); /* false: nothing was kept, the record is new */
 void ew_save_noinit(ew_t *ew);
 void ew_renew_nonce(ew_t *ew);
+void ew_note_uptime(ew_t *ew);
+void ew_note_life(ew_noinit_t *noinit, bool marked);
+void ew_note_watchdog(ew_noinit_t *noinit);
+uint8_t ew_recent_watchdogs(const ew_t *ew);
+
+/* ew_checks.c */
+void ew_check_memory(ew_t *ew, int64_t now_us);
+uint8_t ew_missing_before(const ew_noinit_t *noinit);
+
+/* ew_host.c */
+bool ew_host_fresh(const ew_t *ew, int64_t now_us);
+bool ew_clock_known(const ew_t *ew, int64_t now_us);
 
 /* ew_motion.c */
 void ew_supervise(ew_t *ew, int64_t now_us);
@@ -158,6 +189,7 @@ bool ew_accepts(ew_t *ew, uint8_t type);
 /* ew_telemetry.c */
 void ew_send(ew_t *ew, uint8_t type, uint8_t *body, size_t payload);
 void ew_send_hello(ew_t *ew, uint32_t nonce, int64_t now_us);
+void ew_answer_hello(ew_t *ew, uint32_t nonce, int64_t now_us); /* now, or as soon as the last one is long enough ago */
 void ew_emit(ew_t *ew, uint8_t kind, int32_t arg0, int32_t arg1, int64_t now_us);
 void ew_forget_event(ew_t *ew, uint32_t event_id);
 void ew_resend_events(ew_t *ew);

@@ -6,12 +6,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EW_SCHEMA_HASH 0xf1020e0du
+#define EW_SCHEMA_HASH 0x85ddb580u
 
 #define EW_MAX_AXES 16 /* axes that one MCU drives at most */
 #define EW_MAX_KNOTS 64 /* knots that fit on the timeline */
 #define EW_MAX_BODY_BYTES 640 /* frame before COBS: header, payload and CRC */
-#define EW_HEADER_BYTES 6 /* type u8, flags u8, seq u16, session u16 */
+#define EW_HEADER_BYTES 6 /* type u8, epoch u8, seq u16, session u16 */
 #define EW_CRC_BYTES 4 /* CRC-32C (Castagnoli), little endian */
 #define EW_CHUNK_HEADER_BYTES 16 /* CHUNK payload before its samples */
 #define EW_TICK_US 1000 /* control tick */
@@ -30,6 +30,8 @@
 #define EW_CLOCK_ERROR_MAX_US 1000 /* no motion while the host knows the MCU's clock less well (as shipped) */
 #define EW_HEARTBEAT_AHEAD_MAX_US 10000 /* a heartbeat stamped farther in the future is no sign of life */
 #define EW_WINDOW_US 250000 /* length of the window in which window_max bounds the way of an axis */
+#define EW_ANSWERS_PER_TICK 32 /* commands that are answered in one control tick; more are counted and dropped */
+#define EW_HELLO_PERIOD_US 10000 /* HELLO is sent no more often; a request that comes sooner is answered then */
 #define EW_WATCHDOG_STORM_RESETS 3 /* so many watchdog resets ... */
 #define EW_WATCHDOG_STORM_US 60000000 /* ... within this time of the MCU's own clock need a power cycle */
 #define EW_STATE_PERIOD_TICKS 10 /* STATE every 10 ms */
@@ -141,6 +143,7 @@ enum {
     EW_ACK_CODE_POWER_CYCLE = 37, /* only a power cycle clears this fault; arg = fault */
     EW_ACK_CODE_ESTOP_INPUT = 38, /* the emergency stop input is still pressed, or its wire is broken */
     EW_ACK_CODE_DRIVE = 39, /* a drive is absent, not ready, or this board has no bus for its kind; arg = axis */
+    EW_ACK_CODE_EPOCH = 40, /* made for another configuration than the one that is locked now */
 };
 
 /* What an EVENT tells. */
@@ -159,7 +162,18 @@ enum {
     EW_RESET_CAUSE_WATCHDOG = 1, /* hardware watchdog */
     EW_RESET_CAUSE_HARD_FAULT = 2, /* hard fault */
     EW_RESET_CAUSE_SOFTWARE = 3, /* software reset */
-    EW_RESET_CAUSE_UNKNOWN = 4, /* reset without a record: reset pin or brown-out */
+    EW_RESET_CAUSE_UNKNOWN = 4, /* reset without a record: reset pin, or brown-out where the port cannot tell */
+    EW_RESET_CAUSE_BROWN_OUT = 5, /* the supply voltage fell */
+};
+
+/* Who must have reported since the last feed of the watchdog, as bit numbers of HELLO.reset_missing. */
+enum {
+    EW_CHECK_TICK = 0, /* a control tick ran to its end, in time */
+    EW_CHECK_ENCODER = 1, /* encoder values were judged */
+    EW_CHECK_MEMORY = 2, /* guard words, limit table and code are unchanged */
+    EW_CHECK_STACK = 3, /* the stack canary is intact */
+    EW_CHECK_COMMS = 4, /* the host link and the drive link were served */
+    EW_CHECK_INTERRUPT = 5, /* the tick's interrupt came */
 };
 
 /* The host's degrade ladder, carried by every heartbeat. */
@@ -541,6 +555,7 @@ typedef struct {
     uint8_t reset_cause; /* ResetCause */
     uint32_t reset_pc; /* program counter at the watchdog's first stage or hard fault, else 0 */
     uint32_t reset_tick; /* control tick at that moment */
+    uint8_t reset_missing; /* bit per Check that had not reported when the watchdog bit, else 0 */
     uint8_t watchdog_resets; /* watchdog resets within the last minute of the MCU's clock */
     uint16_t fault; /* latched Fault */
     uint8_t estop; /* 1: emergency stop latched */
@@ -565,19 +580,20 @@ static inline size_t ew_pack_hello(const ew_hello_t *m, uint8_t *p)
     ew_put_u8(&p[20], m->reset_cause);
     ew_put_u32(&p[21], m->reset_pc);
     ew_put_u32(&p[25], m->reset_tick);
-    ew_put_u8(&p[29], m->watchdog_resets);
-    ew_put_u16(&p[30], m->fault);
-    ew_put_u8(&p[32], m->estop);
-    ew_put_u32(&p[33], m->clear_nonce);
-    ew_put_u32(&p[37], m->limits_crc);
-    ew_put_u8(&p[41], m->locked);
-    ew_put_u8(&p[42], m->state);
-    ew_put_u8(&p[43], m->max_knots);
-    ew_put_u8(&p[44], m->max_axes);
-    ew_put_u16(&p[45], m->tick_hz);
-    ew_put_u16(&p[47], m->watchdog_ms);
-    ew_put_u64(&p[49], m->now_us);
-    return 57u;
+    ew_put_u8(&p[29], m->reset_missing);
+    ew_put_u8(&p[30], m->watchdog_resets);
+    ew_put_u16(&p[31], m->fault);
+    ew_put_u8(&p[33], m->estop);
+    ew_put_u32(&p[34], m->clear_nonce);
+    ew_put_u32(&p[38], m->limits_crc);
+    ew_put_u8(&p[42], m->locked);
+    ew_put_u8(&p[43], m->state);
+    ew_put_u8(&p[44], m->max_knots);
+    ew_put_u8(&p[45], m->max_axes);
+    ew_put_u16(&p[46], m->tick_hz);
+    ew_put_u16(&p[48], m->watchdog_ms);
+    ew_put_u64(&p[50], m->now_us);
+    return 58u;
 }
 
 typedef struct {
@@ -712,6 +728,7 @@ typedef struct {
     uint32_t stack_free_min; /* bytes of stack never used, 0: unknown */
     uint32_t tick_work_max_us; /* longest control tick in the last second, its own work, 0: unknown */
     uint32_t heartbeats_stale; /* heartbeats that came too late, or from the future */
+    uint32_t rx_flooded; /* commands dropped because too many came in one tick; an ESTOP never is */
     uint32_t transfers_bad; /* CAN transfers with a missing, repeated or foreign frame */
     uint32_t can_errors; /* CAN error frames */
     uint32_t can_bus_off; /* times that the CAN controller left the bus */
@@ -741,11 +758,12 @@ static inline size_t ew_pack_stats(const ew_stats_t *m, uint8_t *p)
     ew_put_u32(&p[68], m->stack_free_min);
     ew_put_u32(&p[72], m->tick_work_max_us);
     ew_put_u32(&p[76], m->heartbeats_stale);
-    ew_put_u32(&p[80], m->transfers_bad);
-    ew_put_u32(&p[84], m->can_errors);
-    ew_put_u32(&p[88], m->can_bus_off);
-    ew_put_u32(&p[92], m->drive_frames);
-    size_t at = 96u;
+    ew_put_u32(&p[80], m->rx_flooded);
+    ew_put_u32(&p[84], m->transfers_bad);
+    ew_put_u32(&p[88], m->can_errors);
+    ew_put_u32(&p[92], m->can_bus_off);
+    ew_put_u32(&p[96], m->drive_frames);
+    size_t at = 100u;
     for (uint8_t i = 0u; i < 8u; i++) {
         ew_put_u32(&p[at], m->late_histogram[i]);
         at += 4u;

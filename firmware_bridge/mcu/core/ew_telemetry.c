@@ -37,7 +37,7 @@ void ew_send(ew_t *ew, uint8_t type, uint8_t *body, size_t payload)
 {
     bool sent = false;
     ew_put_u8(&body[0], type);
-    ew_put_u8(&body[1], 0u);
+    ew_put_u8(&body[1], ew->epoch);
     ew_put_u16(&body[2], ew->tx_seq);
     ew_put_u16(&body[4], ew->session);
     ew->tx_seq++;
@@ -64,6 +64,8 @@ void ew_send_hello(ew_t *ew, uint32_t nonce, int64_t now_us)
         .reset_cause = ew->reset_cause,
         .reset_pc = ew->reset_pc,
         .reset_tick = ew->reset_tick,
+        .reset_missing = ew->reset_missing,
+        .watchdog_resets = ew_recent_watchdogs(ew),
         .fault = (uint16_t)ew->noinit->fault,
         .estop = (uint8_t)ew->noinit->estop,
         .clear_nonce = ew->noinit->clear_nonce,
@@ -76,7 +78,19 @@ void ew_send_hello(ew_t *ew, uint32_t nonce, int64_t now_us)
         .watchdog_ms = ew->port.watchdog_ms,
         .now_us = (uint64_t)now_us,
     };
+    ew->hello_us = now_us;
+    ew->hello_due = false;
     ew_send(ew, EW_MSG_HELLO, body, ew_pack_hello(&hello, &body[EW_HEADER_BYTES]));
+}
+
+void ew_answer_hello(ew_t *ew, uint32_t nonce, int64_t now_us)
+{
+    ew->hello_due = true;
+    ew->hello_nonce = nonce; /* of several that ask within the period the last is answered; a host asks again */
+    if ((ew->hello_us == EW_NEVER_US) || ((now_us - ew->hello_us) >= EW_HELLO_PERIOD_US)) {
+        ew_send_hello(ew, nonce, now_us);
+        ew_resend_events(ew);
+    }
 }
 
 static uint16_t age_ms(int64_t since_us, int64_t now_us)
@@ -97,6 +111,7 @@ static uint8_t state_flags(const ew_t *ew, int64_t now_us)
     flags |= ew_standing_still(ew) ? 0u : EW_STATE_FLAG_MOVING;
     flags |= ew->locked ? EW_STATE_FLAG_LIMITS_LOCKED : 0u;
     flags |= (ew->noinit->estop != 0u) ? EW_STATE_FLAG_ESTOP_LATCHED : 0u;
+    flags |= ew->estop_input ? EW_STATE_FLAG_ESTOP_INPUT : 0u;
     return flags;
 }
 
@@ -220,6 +235,9 @@ void ew_telemetry(ew_t *ew, int64_t now_us)
         const int32_t lost = (int32_t)ew->events_lost;
         ew->events_lost = 0u;
         ew_emit(ew, EW_EVENT_KIND_EVENTS_LOST, lost, 0, now_us);
+    }
+    if (ew->hello_due) {
+        ew_answer_hello(ew, ew->hello_nonce, now_us);
     }
     send_an_event(ew, now_us);
     ew_can_rx_expire(&ew->can.rx, now_us);

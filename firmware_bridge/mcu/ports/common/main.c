@@ -38,6 +38,9 @@
 #else
 #define DRIVE_BUSES ((uint8_t)MIT_BUS)
 #endif
+/* From the linker: instructions and constants. */
+extern const uint8_t _code_begin;
+extern const uint8_t _text_end;
 
 /* Bytes sent in one turn of the loop: a UART that takes everything at once (an emulated one) must not hold the loop up. */
 #define TX_BURST 16u
@@ -151,33 +154,42 @@ static bool give_bytes(uint32_t stream)
     return (box->sent < box->count) && (burst == TX_BURST);
 }
 
-/* The one place that feeds: the tick was good, its interrupt came, and the stack is intact. What is fed here also keeps the
- * drive enabled: the output and the pulse of the external monostable. */
-static void feed_if_good(uint32_t *systicks_seen)
+/* What this port reports of itself. */
+static void check_in(uint32_t *systicks_seen)
 {
     static uint32_t scan_tick; /* next look at all of the stack */
     ew_port_stats_t *stats = ew_port_stats(&core);
     const uint32_t systicks = board_systicks();
     const uint32_t tick = ew_ticks(&core);
     const bool scan = (int32_t)(tick - scan_tick) >= 0;
-    const bool intact = cortex_stack_intact(scan ? &stats->stack_free_min : NULL);
     scan_tick = scan ? (tick + 1000u) : scan_tick;
-    if (!intact) {
+    if (cortex_stack_intact(scan ? &stats->stack_free_min : NULL)) {
+        ew_check_in(&core, EW_CHECK_STACK);
+    } else {
         ew_port_fault(&core, EW_FAULT_STACK_OVERFLOW);
         board_outputs(false, tick);
     }
-    if (intact && (systicks != *systicks_seen)) {
+    if (systicks != *systicks_seen) {
         *systicks_seen = systicks;
-        const uint32_t margin_us = board_watchdog_feed();
-        if (margin_us < stats->watchdog_margin_min_us) {
-            stats->watchdog_margin_min_us = margin_us;
-        }
-        alive.tick = tick;
-        alive.check = ALIVE_MAGIC ^ tick;
-        board_outputs(ew_drive_enabled(&core), tick);
-        board_light(ew_state(&core), tick);
-        stats->rx_overrun = rings_overruns();
+        ew_check_in(&core, EW_CHECK_INTERRUPT);
     }
+}
+
+/* The one place that feeds: everybody has reported. What is fed here also keeps the drive enabled: the output and the pulse of
+ * the external monostable. */
+static void feed(void)
+{
+    ew_port_stats_t *stats = ew_port_stats(&core);
+    const uint32_t tick = ew_ticks(&core);
+    const uint32_t margin_us = board_watchdog_feed();
+    if (margin_us < stats->watchdog_margin_min_us) {
+        stats->watchdog_margin_min_us = margin_us;
+    }
+    alive.tick = tick;
+    alive.check = ALIVE_MAGIC ^ tick;
+    board_outputs(ew_drive_enabled(&core), tick);
+    board_light(ew_state(&core), tick);
+    stats->rx_overrun = rings_overruns();
 }
 
 /* A reset that left no last words still gets a name, and the last good tick. */
@@ -217,6 +229,9 @@ int main(void)
         .version = EW_VERSION,
         .drive_buses = DRIVE_BUSES,
         .watchdog_ms = PORT_WATCHDOG_MS,
+        .checks = (1u << EW_CHECK_STACK) | (1u << EW_CHECK_COMMS) | (1u << EW_CHECK_INTERRUPT),
+        .code = &_code_begin,
+        .code_bytes = (uint32_t)((uintptr_t)&_text_end - (uintptr_t)&_code_begin),
     };
     uint32_t systicks_seen = 0u;
     drive_off_count = (uint32_t)ew_drive_off(drive_off);
@@ -235,9 +250,12 @@ int main(void)
     for (;;) {
         take_bytes(BOARD_LINK);
         take_bytes(BOARD_DRIVE);
+        ew_check_in(&core, EW_CHECK_COMMS);
         ew_tick(&core, board_now_us());
+        ew_estop_input(&core, board_estop());
+        check_in(&systicks_seen);
         if (ew_feed_allowed(&core)) {
-            feed_if_good(&systicks_seen);
+            feed();
         }
         const bool more_link = give_bytes(BOARD_LINK);
         const bool more_drive = give_bytes(BOARD_DRIVE);

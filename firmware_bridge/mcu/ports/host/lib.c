@@ -115,6 +115,22 @@ size_t ewl_last_words(const ewl_t *mcu, uint8_t *servo, uint16_t *ids, uint8_t *
     return ew_servo_off(servo);
 }
 
+void ewl_wants_checks(ewl_t *mcu, uint8_t checks)
+{
+    mcu->core.port.checks = checks;
+}
+
+void ewl_watches_code(ewl_t *mcu, const uint8_t *code, uint32_t count)
+{
+    mcu->core.port.code = code;
+    mcu->core.port.code_bytes = count;
+}
+
+void ewl_estop_input(ewl_t *mcu, uint8_t pressed)
+{
+    ew_estop_input(&mcu->core, pressed != 0u);
+}
+
 uint8_t ewl_state(const ewl_t *mcu)
 {
     return ew_state(&mcu->core);

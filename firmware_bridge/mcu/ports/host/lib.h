@@ -36,6 +36,9 @@ uint8_t ewl_motor_tx(ewl_t *mcu, uint16_t *id, uint8_t *data, uint64_t now_us);
 void ewl_motor_rx(ewl_t *mcu, uint16_t id, const uint8_t *data, uint8_t count, uint64_t now_us);
 /* What a watchdog's first stage would send: bytes for the servo bus (64, returned: how many), identifiers (16) of motor drives. */
 size_t ewl_last_words(const ewl_t *mcu, uint8_t *servo, uint16_t *ids, uint8_t *motors);
+void ewl_wants_checks(ewl_t *mcu, uint8_t checks); /* as a port that has to report these (bit per Check) before a feed */
+void ewl_watches_code(ewl_t *mcu, const uint8_t *code, uint32_t count); /* as a port whose code this is */
+void ewl_estop_input(ewl_t *mcu, uint8_t pressed);
 
 uint8_t ewl_state(const ewl_t *mcu);        /* McuState */
 uint8_t ewl_feed_allowed(ewl_t *mcu);       /* 1: this tick was good, the watchdog may be fed */

@@ -214,12 +214,14 @@ static void run(retained_t *kept, char **argv)
         .clock_error_max_us = CLOCK_ERROR_MAX_US,
         .version = EW_VERSION,
         .watchdog_ms = PORT_WATCHDOG_MS,
+        .checks = 1u << EW_CHECK_COMMS,
     };
     ew_init(&core, &port, &kept->noinit, 0u);
     watchdog_start(PORT_WATCHDOG_MS, &kept->noinit, &kept->stream[DRIVE], &tick_now, argv);
     uint64_t next_us = boot_us + EW_TICK_US;
     while (reset_pin == 0) {
         wait_for_work(kept, next_us, boot_us);
+        ew_check_in(&core, EW_CHECK_COMMS);
         while (hang != 0) {
         }
         const uint64_t now_us = monotonic_us();
