@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import pytest
 
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.drive_emulation import CubeMarsMotor, DamiaoMotor, FeetechServo
 from firmware_bridge.host.limits import sim_drive
 from tests.drives.arm import Arm, motor_set, servo_set
-from tests.drives.core import LIB, Binding
+from tests.drives.core import Drives
 
 
 def mixed() -> Arm:
@@ -86,20 +84,11 @@ def test_after_disarming_drives_stay_off_and_may_be_bound_otherwise() -> None:
     assert arm.state == m.McuState.ARMED and powered(arm) == [False] * 4
 
 
-class Span(ctypes.Structure):
-    _fields_ = (("low", ctypes.c_int32), ("high", ctypes.c_int32), ("velocity", ctypes.c_uint32))
-
-
 @pytest.mark.parametrize(
     ("buses", "unfit"), [(0, 1), (1 << m.DriveKind.FEETECH, 2), (1 << m.DriveKind.MIT, 1), (6, 3)]
 )
 def test_a_board_without_the_wire_refuses_the_axis(buses: int, unfit: int) -> None:
-    drives = ctypes.create_string_buffer(16384)
-    LIB.ew_drives_init.argtypes = [ctypes.c_char_p, ctypes.c_uint8, ctypes.c_uint32]
-    LIB.ew_drives_init(drives, buses, 0)
-    sets = (Binding * 3)(*(Binding.of(message) for message in (sim_drive(0), servo_set(1, 1), motor_set(2, 2))))
-    spans = (Span * 3)(*[Span(-1_000_000, 1_000_000, 1_000_000)] * 3)
-    assert LIB.ew_drives_unfit(drives, sets, spans, 3) == unfit
+    assert Drives([sim_drive(0), servo_set(1, 1), motor_set(2, 2)], buses=buses).unfit() == unfit
 
 
 @pytest.mark.parametrize(

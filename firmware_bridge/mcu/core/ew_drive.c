@@ -87,9 +87,9 @@ void ew_supervise_drives(ew_t *ew, int64_t now_us)
     if (wrong < ew->bus.axes) {
         ew_fault(ew, EW_FAULT_DRIVE_ERROR, (int32_t)wrong, now_us);
     }
-    if (!ew_encoder_fresh(ew, now_us)) {
-        const uint8_t lost = stale_axis(ew, now_us);
-        const bool stream = (lost >= ew->bus.seen) || ew_drive_is(&ew->bus, lost, EW_DRIVE_KIND_SIM);
+    const uint8_t lost = stale_axis(ew, now_us);
+    if (lost < ew->bus.seen) {
+        const bool stream = ew_drive_is(&ew->bus, lost, EW_DRIVE_KIND_SIM);
         ew_fault(ew, EW_FAULT_ENCODER_LOST, stream ? -1 : (int32_t)lost, now_us);
     }
 }

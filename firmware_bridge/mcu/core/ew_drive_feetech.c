@@ -61,7 +61,7 @@ static bool is_servo(const ew_drives_t *drives, uint8_t axis)
 
 static bool identified(const ew_axis_drive_t *drive)
 {
-    return (drive->step != STEP_IDENTITY) && (drive->phase != EW_DRIVE_REFUSED);
+    return drive->step != STEP_IDENTITY; /* a refused one never came so far */
 }
 
 /* ---- binding ---- */
@@ -81,7 +81,7 @@ static bool goal_of(const ew_drive_set_t *set, int32_t micro, uint16_t *goal)
 {
     const model_t *model = &models[set->model];
     int64_t shaft;
-    if (!ew_shaft_position(set, micro, model->range_nrad, &shaft)) {
+    if (!ew_shaft_position(set, micro, &shaft)) {
         return false;
     }
     const int64_t raw = ((int64_t)model->steps / 2) + ew_nearest(shaft * model->steps, model->range_nrad);
@@ -127,9 +127,7 @@ static void plan(ew_drives_t *drives)
 
 static bool wants_goal(const ew_drives_t *drives, uint8_t axis)
 {
-    const uint8_t phase = drives->drive[axis].phase;
-    return is_servo(drives, axis) && drives->on &&
-           ((phase == EW_DRIVE_READY) || (phase == EW_DRIVE_ENABLING) || (phase == EW_DRIVE_ON));
+    return is_servo(drives, axis) && drives->on && (drives->drive[axis].phase >= EW_DRIVE_READY);
 }
 
 static size_t goals(ew_drives_t *drives, uint8_t *bytes)

@@ -120,14 +120,14 @@ static bool position_code(const ew_drive_set_t *set, int32_t micro, uint32_t *co
 {
     const int64_t most = position_most(&models[set->model]);
     int64_t shaft;
-    return ew_shaft_position(set, micro, most, &shaft) && ew_code_of(shaft, most, POSITION_TOP, code);
+    return ew_shaft_position(set, micro, &shaft) && ew_code_of(shaft, most, POSITION_TOP, code);
 }
 
 static bool velocity_code(const ew_drive_set_t *set, int32_t micro, uint32_t *code)
 {
     const int64_t most = velocity_most(&models[set->model]);
     int64_t shaft;
-    return ew_shaft_velocity(set, micro, most, &shaft) && ew_code_of(shaft, most, TOP, code);
+    return ew_shaft_velocity(set, micro, &shaft) && ew_code_of(shaft, most, TOP, code);
 }
 
 /* The outermost codes are what a drive beyond its range says, so they are not for us to use. */

@@ -40,13 +40,13 @@ bool ew_axis_position(const ew_drive_set_t *set, int64_t shaft, int32_t *micro)
     return good;
 }
 
-bool ew_shaft_position(const ew_drive_set_t *set, int32_t micro, int64_t most, int64_t *shaft)
+bool ew_shaft_position(const ew_drive_set_t *set, int32_t micro, int64_t *shaft)
 {
     if (!fits(micro, 2 * (int64_t)EW_POSITION_ABS_MAX)) {
         return false;
     }
     *shaft = backward(set, (int64_t)micro - set->zero);
-    return fits(*shaft, most);
+    return fits(*shaft, EW_SHAFT_ABS_MAX);
 }
 
 bool ew_axis_velocity(const ew_drive_set_t *set, int64_t shaft, int32_t *micro)
@@ -60,13 +60,13 @@ bool ew_axis_velocity(const ew_drive_set_t *set, int64_t shaft, int32_t *micro)
     return good;
 }
 
-bool ew_shaft_velocity(const ew_drive_set_t *set, int32_t micro, int64_t most, int64_t *shaft)
+bool ew_shaft_velocity(const ew_drive_set_t *set, int32_t micro, int64_t *shaft)
 {
     if (!fits(micro, EW_VELOCITY_MAX_MAX)) {
         return false;
     }
     *shaft = backward(set, micro);
-    return fits(*shaft, most);
+    return fits(*shaft, EW_SHAFT_ABS_MAX);
 }
 
 bool ew_axis_effort(const ew_drive_set_t *set, int64_t torque, int32_t *effort)

@@ -18,12 +18,12 @@ int64_t ew_nearest(int64_t a, int64_t b);
 /* Shaft position in nano-units to micro-units of the axis; false: outside of what an axis can hold. */
 bool ew_axis_position(const ew_drive_set_t *set, int64_t shaft, int32_t *micro);
 
-/* The way back; false: farther than `most` nano-units from the drive's zero. */
-bool ew_shaft_position(const ew_drive_set_t *set, int32_t micro, int64_t most, int64_t *shaft);
+/* The way back; false: more than EW_SHAFT_ABS_MAX. What a model can carry is less, and for its codes to say. */
+bool ew_shaft_position(const ew_drive_set_t *set, int32_t micro, int64_t *shaft);
 
 /* The same for velocities, which know no zero. */
 bool ew_axis_velocity(const ew_drive_set_t *set, int64_t shaft, int32_t *micro);
-bool ew_shaft_velocity(const ew_drive_set_t *set, int32_t micro, int64_t most, int64_t *shaft);
+bool ew_shaft_velocity(const ew_drive_set_t *set, int32_t micro, int64_t *shaft);
 
 /* Torque at the shaft to effort at the axis, both micro-N m (N for a linear axis): what the ratio takes in way it gives in
  * force. False: more than EFFORT_MAX_MAX. */
