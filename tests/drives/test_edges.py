@@ -67,7 +67,9 @@ def pass_packets(drives: Drives, there: list[FeetechServo], *, on: bool = False)
     return sent
 
 
-@pytest.mark.parametrize(("setpoint", "velocity"), [(13_000_000, 0), (-13_000_000, 0), (0, 31_000_000)])
+@pytest.mark.parametrize(
+    ("setpoint", "velocity"), [(13_000_000, 0), (-13_000_000, 0), (0, 31_000_000), (2**31 - 1, 0), (0, -(2**31))]
+)
 def test_a_setpoint_that_a_motor_drive_cannot_carry_is_not_sent_and_is_an_error(setpoint: int, velocity: int) -> None:
     drives, there = motors(2)
     for _ in range(10):
@@ -101,6 +103,9 @@ def test_off_goes_out_also_before_the_start_is_through(make: object) -> None:
     drives = Drives([motor_set(0, 1) if make_motor else servo_set(0, 1)])
     drives.bind()
     drives.tick(True)
+    if not make_motor:
+        assert drives.packet()[4] == ft.READ, "no goal for a servo that is not ready"
+        drives.now_us += 10_000
     drives.tick(False)
     if make_motor:
         assert drives.frames(1) == [(1, OFF)]
@@ -192,6 +197,7 @@ def test_a_refused_drive_is_neither_asked_nor_listened_to() -> None:
         drives.frames()
     drives.frame(17, bytes.fromhex("01 00 33 0A 02 00 00 00"))
     assert drives.in_error == 0
+    drives.frame(17, bytes.fromhex("01 00 33 0A 01 00 00 00"))
     drives.frame(17, bytes.fromhex("11 80 00 80 08 00 20 20"))
     drives.tick()
     assert drives.frames() == [] and drives.not_ready == 0

@@ -59,6 +59,15 @@ def test_arming_waits_for_the_stream_too() -> None:
     assert arm.arm().code == m.AckCode.NO_ENCODER
 
 
+def test_a_frame_of_more_axes_than_there_can_be_is_nothing() -> None:
+    arm = mixed()
+    arm.start()
+    arm.tick(3)
+    arm.encoder([9_000_000] * 17)
+    arm.tick(3)
+    assert arm.state == m.McuState.ARMED
+
+
 def test_an_encoder_frame_does_not_speak_for_a_drive() -> None:
     arm = mixed()
     arm.start()

@@ -7,11 +7,14 @@ motor 0x08/0x18 (MIT frames, feedback, register frames). CubeMars: AK series dri
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.drive_emulation import CubeMarsMotor, DamiaoMotor, FeetechBus, FeetechServo, Motor
 from firmware_bridge.host.drive_emulation import feetech as ft
+from firmware_bridge.host.framing import FrameReceiver
 from tests.drives.arm import JOINT, Arm, motor_set, servo_set
 from tests.drives.core import LIB, Receiver, sealed
 
@@ -164,8 +167,6 @@ def test_an_ak_motor_answers_as_the_manual_lays_it_out() -> None:
 
 def test_last_words_are_torque_off_for_everyone() -> None:
     """The broadcast of the memory table, over and over; and the disable frame's identifiers."""
-    import ctypes
-
     arm = Arm([servo_set(0, 5), motor_set(1, 8, reply=0x18), motor_set(2, 9, reply=0x19)])
     arm.configure()
     servo, ids, count = ctypes.create_string_buffer(64), (ctypes.c_uint16 * 16)(), ctypes.create_string_buffer(1)
@@ -173,6 +174,14 @@ def test_last_words_are_torque_off_for_everyone() -> None:
     assert servo.raw[:length] == h("FF FF FE 04 03 28 00 D2") * 8
     assert list(ids[: count.raw[0]]) == [8, 9]
     assert bytes((ctypes.c_uint8 * 8).in_dll(arm.lib, "ew_mit_off")) == h("FF " * 7 + "FD")
+
+
+def test_last_words_to_the_stream_end_what_was_under_way_and_drop_the_enable() -> None:
+    out = ctypes.create_string_buffer(16)
+    LIB.ew_drive_off.restype = ctypes.c_size_t
+    count = LIB.ew_drive_off(out)
+    (body,) = FrameReceiver().feed(b"\x07\x01half a frame" + out.raw[:count])
+    assert body[0] == m.Setpoint.TYPE and m.Setpoint.unpack(body[1:]) == m.Setpoint(0, 0, ())
 
 
 @pytest.mark.parametrize("cut", range(1, 56, 7))

@@ -437,12 +437,13 @@ void ew_mit_rx(ew_drives_t *drives, const ew_can_frame_t *frame, int64_t now_us)
     }
     ew_axis_drive_t *drive = &drives->drive[axis];
     drives->frames++;
+    if (drive->phase == EW_DRIVE_REFUSED) {
+        return; /* nothing that it says now makes it what was bound */
+    }
     if (reads_registers(drive)) {
         on_register_value(drive, ew_get_u32(&frame->data[4]), now_us);
-    } else if (drive->phase != EW_DRIVE_REFUSED) {
-        on_feedback(drives, drive, frame->data, now_us);
     } else {
-        /* a refused drive is not listened to */
+        on_feedback(drives, drive, frame->data, now_us);
     }
 }
 
