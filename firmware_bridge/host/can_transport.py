@@ -124,8 +124,9 @@ class CanTransport:
 
     @property
     def backlog(self) -> int:
-        """Bytes that wait here because the bus does not take them."""
-        return sum(len(frame.data) for queue in self._outbox.values() for item in queue for frame in item.frames)
+        """Bytes that wait here and would delay a heartbeat: a chunk that waits would not, a heartbeat overtakes it."""
+        urgent = [queue for kind, queue in self._outbox.items() if kind <= CanClass.BEAT]
+        return sum(len(frame.data) for queue in urgent for item in queue for frame in item.frames)
 
     def write(self, frame: bytes) -> None:
         """Hand over one frame of the link (COBS and delimiter, as for a serial line). Does not block.

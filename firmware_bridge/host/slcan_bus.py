@@ -24,8 +24,8 @@ _BIT_RATES = {
 }  # fmt: skip
 _DATA_BIT_RATES = {2_000_000: "Y2", 5_000_000: "Y5"}
 _LINE_MAX = 256
-_WAITING_MAX = 1024
-"""Characters that may wait here: 7 FD frames. What waits longer is better dropped by whoever knows what it is."""
+_WAITING_MAX = 256
+"""Characters that may wait here, 2 FD frames: an urgent frame cannot overtake what is a line of text already."""
 
 
 class SlcanBus(can.BusABC):
