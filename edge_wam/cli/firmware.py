@@ -1,4 +1,4 @@
-"""``edge-wam firmware``: build the microcontroller's firmware, and say what is in it."""
+"""``edge-wam firmware``: build the microcontroller's firmware, say what is in it, listen to its link."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from edge_wam.cli.sniffing import sniff
 
 app = typer.Typer(no_args_is_help=True, help="The microcontroller's firmware: build it, say what is in it.")
 
@@ -16,6 +18,7 @@ Targets = Annotated[
         help="mps2-an386 | ast1030-evb | lm3s6965evb, each also with -realtime and -nowfi | host | lib. Default: all.",
     ),
 ]
+app.command()(sniff)
 Out = Annotated[Path | None, typer.Option("--out", help="Where the files go. Default: build/firmware.")]
 
 
