@@ -84,6 +84,7 @@ class Arm(Mcu):
         for message in self.uploads():
             ack = self.ask(message)
             assert ack.code == m.AckCode.OK, (message, ack)
+            self.tick()  # a millisecond has room for so many answers
         ack = self.ask(m.LimitsCommit(len(self.axes), self.limits_crc()))
         assert ack.code == m.AckCode.OK, ack
 
