@@ -201,6 +201,15 @@ def test_an_error_of_a_servo_is_a_fault_within_two_cycles(bit: int) -> None:
     assert off_ticks(arm, 400) < 300
 
 
+def test_answers_that_come_too_late_belong_to_nothing_and_are_a_lost_encoder() -> None:
+    arm = running()
+    before = arm.report().position
+    arm.servo_bus.servos[5].late_us = 2_500
+    assert arm.fault()[0] == m.Fault.ENCODER_LOST
+    for was, now in zip(before, arm.report().position, strict=True):
+        assert abs(now - was) < 100_000, "nobody's answer became somebody else's position"
+
+
 def test_some_broken_answers_are_no_fault_and_only_broken_ones_are_a_lost_encoder() -> None:
     arm = running()
     arm.servo_bus.servos[0].corrupt = 10

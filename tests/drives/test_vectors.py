@@ -88,6 +88,21 @@ def test_the_emulated_servo_obeys_the_packets_of_the_memory_table() -> None:
     assert bus.answers(3_000) == b"", "another servo's ping"
 
 
+def test_the_emulated_servo_keeps_a_registered_write_for_the_action_and_its_eeprom_behind_the_lock() -> None:
+    servo = FeetechServo(1)
+    bus = FeetechBus([servo])
+    bus.master(ft.packet(1, ft.REG_WRITE, h("2A E8 03")), 0)
+    assert servo.get(42) == 2048 and bus.answers(1_000) == h("FF FF 01 02 00 FC")
+    bus.master(ft.packet(254, ft.ACTION), 2_000)
+    assert servo.get(42) == 1000 and bus.answers(3_000) == b"", "nobody answers a broadcast"
+    bus.master(h("FF FF FE 04 03 37 00 C3"), 4_000)  # lock open
+    bus.master(h("FF FF 01 04 03 13 20 C4"), 5_000)
+    assert servo.table[19] == 0x20
+    bus.master(ft.packet(1, ft.WRITE, bytes([55, 1])), 6_000)
+    bus.master(ft.packet(1, ft.WRITE, bytes([19, 0x2C])), 7_000)
+    assert servo.table[19] == 0x20
+
+
 def test_the_cores_goals_are_the_makers_sync_write() -> None:
     """Two servos, numbers 5 and 6, that stand at 1000 and at 0."""
     whole = (-3_141_593, 3_000_000, *JOINT[2:])

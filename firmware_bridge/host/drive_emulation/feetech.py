@@ -17,7 +17,7 @@ from firmware_bridge.host.drive_emulation.motor import Motor
 BYTE_US = 10
 """1 Mbaud, 8N1."""
 BROADCAST = 0xFE
-PING, READ, WRITE, REG_WRITE, ACTION, RESET, SYNC_READ, SYNC_WRITE = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x82, 0x83
+PING, READ, WRITE, REG_WRITE, ACTION, SYNC_READ, SYNC_WRITE = 0x01, 0x02, 0x03, 0x04, 0x05, 0x82, 0x83
 
 VOLTAGE, ANGLE, OVERHEAT, OVERCURRENT, OVERLOAD = 0x01, 0x02, 0x04, 0x08, 0x20
 """Bits of the status byte."""
