@@ -120,6 +120,7 @@ class Board:
             self.poll()
         self.accept(LIMITS)
         self.accept(m.LimitsCommit(1, crc))
-        self.wait(m.State, flags=m.STATE_FLAG_ENCODER_FRESH | m.STATE_FLAG_LIMITS_LOCKED)
+        ready = m.STATE_FLAG_ENCODER_FRESH | m.STATE_FLAG_LIMITS_LOCKED | m.STATE_FLAG_DRIVES_READY
+        self.wait(m.State, flags=ready)
         self.accept(m.Arm(crc, m.SCHEMA_HASH))
         self.wait(m.State, state=m.McuState.ARMED)

@@ -85,7 +85,7 @@ static void configure(void)
     axes = (uint8_t)between(1, EW_MAX_AXES);
     crc = 0u;
     for (uint8_t a = 0u; a < axes; a++) {
-        uint8_t p[64];
+        uint8_t p[EW_MAX_BODY_BYTES];
         ew_limits_t *m = &table[a];
         m->axis = a;
         m->position_min = (int32_t)between(-EW_POSITION_ABS_MAX, EW_POSITION_ABS_MAX - 1);
@@ -112,7 +112,7 @@ static void configure(void)
         send(EW_MSG_LIMITS_SET, p, count);
     }
     for (uint8_t a = 0u; a < axes; a++) {
-        uint8_t p[64];
+        uint8_t p[EW_MAX_BODY_BYTES];
         const ew_drive_t drive = {.axis = a, .kind = EW_DRIVE_KIND_SIM, .ratio_num = 1, .ratio_den = 1};
         crc = ew_crc32c(p, ew_pack_drive(&drive, p), crc);
     }

@@ -52,7 +52,7 @@ def test_it_runs_a_chunk_over_both_cables(kind: Kind, target: str) -> None:
         samples = b"".join((1_000 * k).to_bytes(4, "little") for k in range(16))
         board.accept(m.Chunk(1, (state.now_us + 200_000) & 0xFFFFFFFF, 5000, 16, 1, 0, 0, 20, 0, samples))
         board.wait(m.State, state=m.McuState.STARVED)
-        path = [s.setpoint[0] for s in board.setpoints if s.enable]
+        path = [s.setpoint[0] for s in board.setpoints if s.flags & m.SETPOINT_FLAG_ENABLE]
         assert path == sorted(path) and path[0] == 0
         assert 14_900 <= path[-1] <= 15_000
 
@@ -73,7 +73,7 @@ def test_a_hang_is_reset_by_the_watchdog_and_reported(target: str, code: bytes, 
     with Board("qemu", target) as board:
         board.hello()
         board.arm()
-        assert board.setpoints[-1].enable == 1
+        assert board.setpoints[-1].flags == m.SETPOINT_FLAG_ENABLE
         armed = board.wait(m.State)
         assert isinstance(armed, m.State)
         with GdbStub(board.emulator.gdb_path) as stub:
@@ -89,11 +89,11 @@ def test_a_hang_is_reset_by_the_watchdog_and_reported(target: str, code: bytes, 
         if place:
             assert hello.reset_pc - spin_at in (0, 2)
             last_word = [s for s in board.setpoints if s.tick == 0]
-            assert last_word and last_word[0].enable == 0, "the first stage tells the drive before the reset"
+            assert last_word and last_word[0].flags == 0, "the first stage tells the drive before the reset"
         else:
             assert hello.reset_pc == 0
         board.wait(m.State)
-        assert board.setpoints[-1].enable == 0
+        assert board.setpoints[-1].flags == 0
 
 
 @pytest.mark.parametrize("target", [MPS2, AST, LM3S])
@@ -175,7 +175,7 @@ def test_the_host_port_is_reset_by_its_watchdog_when_its_loop_hangs() -> None:
         assert isinstance(hello, m.Hello)
         assert (hello.reset_cause, hello.state, hello.boots) == (m.ResetCause.WATCHDOG, m.McuState.FAULT, 2)
         assert hello.reset_pc > 0 and hello.reset_tick > 0
-        assert next(s for s in board.setpoints if s.tick == 0).enable == 0
+        assert next(s for s in board.setpoints if s.tick == 0).flags == 0
         os.kill(board.emulator.pid, signal.SIGHUP)
         hello = board.wait(m.Hello, nonce=0)
         assert isinstance(hello, m.Hello)
