@@ -34,6 +34,7 @@ from edge_wam.shm import FrameRing, Mailbox
 from edge_wam.status import Phase
 from firmware_bridge.errors import FirmwareError
 from firmware_bridge.host.can_transport import CanOptions, open_can
+from firmware_bridge.host.drives import drive_error_text
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.link_state import LinkState
 from firmware_bridge.host.messages import Event, EventKind, McuState
@@ -81,6 +82,7 @@ class Control:
             Path(arguments["recording"]), tuple((n, r.height, r.width) for n, r in rings.items())
         )
         self.cameras = CameraWatch(rings, self.monitor, self.recorder)
+        self._drive_words = ""  # what the drive that was last in error said
         self.tally = Tally(Mailbox(arguments["status_fd"]), arguments["recording"])
         self.planning = Planning(
             PlannerChannel(
@@ -259,8 +261,12 @@ class Control:
         self.recorder.put("/event", now_ns, {
             "from": "mcu", "kind": event.kind, "arg0": event.arg0, "arg1": event.arg1, "at_us": event.at_us,
         })
+        if event.kind == EventKind.DRIVE and 0 <= event.arg0 < self.link.limits.dof:
+            words = drive_error_text(self.link.limits.drives[event.arg0], event.arg1)
+            self._drive_words = f"axis {self.link.limits.names[event.arg0]} {words}"
         if event.kind == EventKind.FAULT and event.arg0 in list(McuFault):
-            self.tally.mcu_fault(now_ns, event.arg0, McuFault(event.arg0).name, f"axis {event.arg1}")
+            said = event.arg0 == McuFault.DRIVE_ERROR and self._drive_words
+            self.tally.mcu_fault(now_ns, event.arg0, McuFault(event.arg0).name, said or f"axis {event.arg1}")
 
     # -- the operator -----------------------------------------------------------------------------------------------
 

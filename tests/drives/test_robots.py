@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from edge_wam.control_process import Control
 from edge_wam.embodiment import Embodiment, load_embodiment, parse_embodiment
 from edge_wam.errors import ConfigError
 from edge_wam.limit_table import limit_table
@@ -128,3 +130,20 @@ def test_a_misspelt_key_of_a_drive_is_named() -> None:
 )  # fmt: skip
 def test_drive_errors_in_words(drive: dict[str, object], errors: int, text: str) -> None:
     assert text in drive_error_text(drive_binding(0, "x", **drive), errors)  # type: ignore[arg-type]
+
+
+def test_the_operator_reads_what_the_drive_said() -> None:
+    table = limit_table(load_embodiment(ROBOTS / "so101.toml"))
+    told: list[str] = []
+    control = SimpleNamespace(
+        recorder=SimpleNamespace(put=lambda *_: None), link=SimpleNamespace(limits=table), _drive_words="",
+        tally=SimpleNamespace(mcu_fault=lambda at, number, name, text: told.append(f"{name}: {text}")),
+    )  # fmt: skip
+    for event in (
+        m.Event(1, 0, m.EventKind.DRIVE, 2, 0x24),
+        m.Event(2, 0, m.EventKind.FAULT, m.Fault.DRIVE_ERROR, 2),
+        m.Event(3, 0, m.EventKind.FAULT, m.Fault.ENCODER_LOST, 4),
+        m.Event(4, 0, m.EventKind.DRIVE, 99, 1),
+    ):
+        Control._mcu_event(control, 0, event)  # type: ignore[arg-type]
+    assert told == ["DRIVE_ERROR: axis elbow_flex reports too hot and overload", "ENCODER_LOST: axis 4"]

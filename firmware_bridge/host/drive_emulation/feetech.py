@@ -193,7 +193,7 @@ class FeetechBus:
         self.sent: list[tuple[int, bytes]] = []
         """Every packet of the master with the time of its first byte."""
         self.collisions = 0
-        """Packets of the master that began while a servo spoke."""
+        """Packets of the master that began while a servo spoke, or it itself."""
         self.damage = 0
         """So many of the next packets of the master are not understood."""
         self._answers: list[tuple[int, bytes]] = []
@@ -206,6 +206,7 @@ class FeetechBus:
             self.collisions += 1
             return
         end_us = now_us + BYTE_US * len(data)
+        self._busy_until = end_us
         if self.damage > 0:
             self.damage -= 1
             return
