@@ -107,7 +107,8 @@ class _Head(ctypes.Structure):
 
     _fields_ = (
         ("axes", ctypes.c_uint8), ("seen", ctypes.c_uint8), ("buses", ctypes.c_uint8), ("on", _BOOL), ("brake", _BOOL),
-        ("servo_slack_us", _U32), ("setpoint", _I32 * m.MAX_AXES), ("velocity", _I32 * m.MAX_AXES),
+        ("hush", ctypes.c_uint8), ("servo_slack_us", _U32), ("setpoint", _I32 * m.MAX_AXES),
+        ("velocity", _I32 * m.MAX_AXES),
     )  # fmt: skip
 
 

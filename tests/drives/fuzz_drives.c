@@ -175,6 +175,10 @@ static void on_packet(const uint8_t *bytes, size_t count)
         must(((address == EW_FT_AT_TORQUE) && (bytes[6] == 0u)) || ((address != EW_FT_AT_TORQUE) && (bytes[6] == 1u)),
              "torque on to one servo alone");
         must((address == EW_FT_AT_TORQUE) || (address == 55u) || (address == 48u), "something else is written to one");
+        if (bytes[2] == EW_FT_BROADCAST) {
+            must((address == EW_FT_AT_TORQUE) && (bytes[6] == 0u), "something else is written to all");
+            break;
+        }
         must(!owe_servo, "something went before torque off");
         answer(bytes[2], 0u, 0u);
         break;

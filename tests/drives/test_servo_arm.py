@@ -178,6 +178,29 @@ def test_a_servo_in_error_is_told_and_cannot_be_armed() -> None:
     assert arm.arm().code == m.AckCode.OK
 
 
+def test_every_servo_lets_go_when_the_mcu_boots_whatever_is_bound() -> None:
+    """A servo has no watchdog: after a reset it would hold on until somebody arms and disarms it."""
+    arm = running()
+    assert all(torques(arm))
+    arm.lib.ewl_reset(arm.handle, m.ResetCause.WATCHDOG, 0, arm.now_us)
+    arm.tick(3)
+    assert not any(torques(arm)), "also where the first order met an answer to an older question"
+
+
+def test_servos_that_are_slower_than_planned_slow_the_bus_and_nothing_else() -> None:
+    arm = servo_arm()
+    for servo in arm.servo_bus.servos:
+        servo.late_us = 200
+    arm.start()
+    arm.tick(20)
+    arm.go([200_000] * SIX)
+    arm.servo_bus.sent.clear()
+    arm.tick(300)
+    times = goal_times(arm)
+    assert {b - a for a, b in pairwise(times)} <= {2000, 3000, 4000} and len(times) > 90
+    assert arm.state == m.McuState.RUN and arm.servo_bus.collisions == 0
+
+
 def test_a_servo_that_falls_silent_is_a_lost_encoder_with_its_axis_and_the_torque_goes_off() -> None:
     arm = running()
     arm.servo_bus.servos[3].silent = True

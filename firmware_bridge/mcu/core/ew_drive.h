@@ -85,6 +85,7 @@ typedef struct {
     uint8_t buses;                     /* bit per DriveKind that this board has a wire for; SIM always */
     bool on;                           /* the core holds the enable */
     bool brake;
+    uint8_t hush;                      /* so many times more every servo is told to let go, whatever is bound */
     uint32_t servo_slack_us;           /* what the port adds to the answering time of a servo */
     int32_t setpoint[EW_MAX_AXES];     /* micro-units */
     int32_t velocity[EW_MAX_AXES];     /* micro-units/s */

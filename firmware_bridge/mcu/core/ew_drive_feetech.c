@@ -9,9 +9,10 @@
 #include "ew_feetech.h"
 
 #define BYTE_US 10       /* 1 Mbaud, 10 bits */
-#define TURN_US 50       /* a servo takes this long to begin its answer, on top of its own delay register */
+#define TURN_US 50       /* a servo takes this long to begin its answer, on top of its own delay register: the plan's guess */
 #define GAP_US 20        /* quiet line between two packets of ours */
-#define ANSWER_OVER_US 100 /* how much later than planned an answer may end */
+#define LATE_US 300      /* how much later than that an answer may still come; waited for only when one is missing */
+#define HUSH_US 2000     /* between torque off and torque off at boot: servos may still answer an older question */
 #define DELAY_STEP_US 2u
 #define ERROR_BITS 0x2Fu /* voltage, sensor (angle), temperature, current, overload; bit 4 differs between series */
 #define PROTECTIONS 0x24u /* over-temperature and overload must be able to take the torque away */
@@ -165,6 +166,18 @@ static size_t torque_packet(uint8_t *bytes, uint8_t at)
     return ew_ft_seal(bytes, EW_FT_BROADCAST, EW_FT_SYNC_WRITE, (uint8_t)(at - 5u));
 }
 
+/* Right after boot, whatever will be bound: a servo knows no watchdog, and holds on through a reset of this MCU. */
+static size_t torque_off_all(ew_drives_t *drives, uint8_t *bytes)
+{
+    if (drives->hush == 0u) {
+        return 0u;
+    }
+    drives->hush--;
+    bytes[5] = EW_FT_AT_TORQUE;
+    bytes[6] = 0u;
+    return ew_ft_seal(bytes, EW_FT_BROADCAST, EW_FT_WRITE, 2u);
+}
+
 static size_t torque_off(ew_drives_t *drives, uint8_t *bytes, int64_t now_us)
 {
     uint8_t at = 7u;
@@ -315,14 +328,14 @@ static size_t next_packet(ew_drives_t *drives, uint8_t *bytes, int64_t now_us)
 /* How long the answers that are awaited may take, from the end of the question. */
 static int64_t answer_us(const ew_drives_t *drives)
 {
-    int64_t sum_us = ANSWER_OVER_US + (int64_t)drives->servo_slack_us;
+    int64_t sum_us = (int64_t)drives->servo_slack_us;
     const int64_t parameters = (drives->servo.asked == ASK_IDENTITY) ? (int64_t)IDENTITY_BYTES_MAX : EW_FT_PRESENT_BYTES;
     for (uint8_t axis = 0u; axis < drives->axes; axis++) {
         if ((drives->servo.awaited & (1u << axis)) != 0u) {
             /* The delay is known once the identity was read: before, its largest value. */
             const int64_t delay_us =
                 identified(&drives->drive[axis]) ? (int64_t)drives->drive[axis].delay_us : (255 * (int64_t)DELAY_STEP_US);
-            sum_us += TURN_US + delay_us + (BYTE_US * ((int64_t)EW_FT_OVERHEAD + parameters));
+            sum_us += TURN_US + LATE_US + delay_us + (BYTE_US * ((int64_t)EW_FT_OVERHEAD + parameters));
         }
     }
     return sum_us;
@@ -344,13 +357,16 @@ size_t ew_feetech_tx(ew_drives_t *drives, uint8_t *bytes, size_t capacity, int64
     if (now_us < bus->free_us) {
         return 0u;
     }
-    size_t count = torque_off(drives, bytes, now_us);
+    size_t count = torque_off_all(drives, bytes);
+    if (count == 0u) {
+        count = torque_off(drives, bytes, now_us);
+    }
     if (count == 0u) {
         count = next_packet(drives, bytes, now_us);
     }
     if (count > 0u) {
         const int64_t end_us = now_us + (BYTE_US * (int64_t)count);
-        bus->free_us = end_us + GAP_US;
+        bus->free_us = end_us + ((drives->hush > 0u) ? HUSH_US : GAP_US);
         bus->deadline_us = end_us + answer_us(drives);
     }
     return count;

@@ -4,6 +4,9 @@
 /* A drive that was told to switch on has this long to say that it did: 20 cycles of the slowest bus. */
 #define ENABLE_MAX_US 200000
 
+/* A servo that was speaking when the first one went out hears the second or third. */
+#define HUSH 3u
+
 static const ew_driver_t *const drivers[EW_DRIVE_KINDS] = {
     [EW_DRIVE_KIND_SIM] = &ew_driver_sim,
     [EW_DRIVE_KIND_FEETECH] = &ew_driver_feetech,
@@ -15,6 +18,7 @@ void ew_drives_init(ew_drives_t *drives, uint8_t buses, uint32_t servo_slack_us)
     drives->axes = 0u;
     drives->buses = (uint8_t)(buses | (1u << EW_DRIVE_KIND_SIM));
     drives->servo_slack_us = servo_slack_us;
+    drives->hush = HUSH;
     for (uint8_t axis = 0u; axis < EW_MAX_AXES; axis++) {
         drives->drive[axis].answered_us = EW_DRIVE_NEVER_US;
     }
