@@ -1,4 +1,4 @@
-"""``edge-wam firmware``: build the microcontroller's firmware, say what is in it, listen to its link."""
+"""``edge-wam firmware``: the microcontroller's firmware: build, sign, flash, measure, listen to its link."""
 
 from __future__ import annotations
 
@@ -7,35 +7,41 @@ from typing import Annotated
 
 import typer
 
+from edge_wam.cli.imaging import Trust, flash, inspect, keygen, sign
 from edge_wam.cli.sniffing import sniff
 
-app = typer.Typer(no_args_is_help=True, help="The microcontroller's firmware: build it, say what is in it.")
+app = typer.Typer(no_args_is_help=True, help="The microcontroller's firmware: build, sign, flash, measure, listen.")
 
 Targets = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[TARGET]...",
-        help="mps2-an386 | ast1030-evb | lm3s6965evb, each also with -realtime and -nowfi | host | lib. Default: all.",
+        help="mps2-an386 | ast1030-evb | lm3s6965evb, each also with -realtime and -nowfi | stm32g474 | "
+        "stm32g474-boot | mps2-an386-boot | mps2-an386-slot | host | lib. Default: all.",
     ),
 ]
-app.command()(sniff)
+for _command in (keygen, sign, inspect, flash, sniff):
+    app.command()(_command)
 Out = Annotated[Path | None, typer.Option("--out", help="Where the files go. Default: build/firmware.")]
 
 
 @app.command()
-def build(targets: Targets = None, out: Out = None) -> None:
-    """Build firmware. What is up to date is not built again."""
+def build(targets: Targets = None, out: Out = None, trust: Trust = None) -> None:
+    """Build firmware. What is up to date is not built again. A bootloader without --trust starts nothing."""
     from edge_wam.cli.show import OUT, progress
+    from firmware_bridge.image import keys
+    from firmware_bridge.image.program import BOOTLOADERS, trust_flags
     from firmware_bridge.mcu.build import DEFAULT_OUT
     from firmware_bridge.mcu.build import build as build_target
     from firmware_bridge.mcu.targets import TARGETS
 
     names = targets or list(TARGETS)
+    flags = trust_flags([keys.load_public(path) for path in trust or []])
     made = []
     with progress("building", len(names)) as update:
         for index, name in enumerate(names):
             update(index, name)
-            made.append((name, build_target(name, out or DEFAULT_OUT)))
+            made.append((name, build_target(name, out or DEFAULT_OUT, flags if name in BOOTLOADERS else ())))
     for name, path in made:
         OUT.print(f"[green]✔[/] {name}: {path}")
 

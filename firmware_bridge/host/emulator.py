@@ -46,6 +46,7 @@ class EmulatorOptions:
             slower than the wall clock, so the host's clock must be derived from the MCU's.
         icount_shift: guest time of an instruction is 2^shift ns.
         extra: further arguments of QEMU.
+        flags: further arguments of the compiler.
         core: processor core to pin QEMU to; the last one that this process may use if None.
         nice: change of priority. A microcontroller does not wait for a PC's other work, so it is raised by 10 where
             that is allowed (root); where it is not, the emulator runs at the priority of its parent.
@@ -56,6 +57,7 @@ class EmulatorOptions:
     icount: bool = False
     icount_shift: int = 0
     extra: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     core: int | None = None
     nice: int = -10
     can: bool = False
@@ -90,7 +92,7 @@ class Emulator:
     ) -> None:
         self.kind = kind
         self.options = options or EmulatorOptions(target="mps2-an386-realtime" if kind == "qemu" else "host")
-        self.firmware = build(self.options.target, out)
+        self.firmware = build(self.options.target, out, self.options.flags)
         self._directory = Path(tempfile.mkdtemp(prefix="edge-wam-mcu-"))
         self.link_path = self._directory / "u0"
         self.drive_path = self._directory / "u1"

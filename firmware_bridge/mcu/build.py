@@ -38,10 +38,16 @@ def _compiler(target: Target) -> str:
     return path
 
 
+def _folders(target: Target) -> list[Path]:
+    """Where sources, headers and linker scripts of a target are. The core's headers belong to all."""
+    files = [*target.sources, *([target.linker_script] if target.linker_script else [])]
+    return sorted({HERE / "core", *(HERE / name for name in target.headers), *((HERE / f).parent for f in files)})
+
+
 def _inputs(target: Target) -> list[Path]:
     """Everything that the result depends on, headers included."""
-    folders = {HERE / "core", *(HERE / Path(source).parent for source in target.sources)}
-    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".c", ".h", ".ld"))
+    files = (path for folder in _folders(target) for path in folder.iterdir())
+    return sorted(path for path in files if path.suffix in (".c", ".h", ".ld"))
 
 
 def build_id(target: str) -> int:
@@ -61,8 +67,9 @@ def _target(name: str) -> Target:
 def command(name: str, output: Path, *extra: str) -> list[str]:
     """The compiler call that makes ``output`` from the sources of a target, with ``extra`` flags."""
     target = _target(name)
-    sources = [str(path) for path in sorted((HERE / "core").glob("*.c"))] + [str(HERE / s) for s in target.sources]
-    folders = sorted({HERE / "core", *(HERE / Path(source).parent for source in target.sources)})
+    core = sorted((HERE / "core").glob("*.c")) if target.core else []
+    sources = [str(path) for path in core] + [str(HERE / s) for s in target.sources]
+    folders = _folders(target)
     includes = [f"-I{folder}" for folder in folders]
     script = [f"-L{folder}" for folder in folders]
     script = [*script, "-T", str(HERE / target.linker_script)] if target.linker_script else []
@@ -79,15 +86,15 @@ def stack_report(target: str, out: Path = DEFAULT_OUT) -> Path:
     return out / f".{_target(target).file}.su"
 
 
-def build(target: str, out: Path = DEFAULT_OUT) -> Path:
-    """The built file, rebuilt if anything that it depends on changed.
+def build(target: str, out: Path = DEFAULT_OUT, flags: tuple[str, ...] = ()) -> Path:
+    """The built file, rebuilt if anything that it depends on changed, the additional ``flags`` included.
 
     Raises:
         FirmwareError: unknown target, missing compiler, or an error of the compiler.
     """
     name = _target(target).file
     path = out / name
-    call = command(target, path)
+    call = command(target, path, *flags)
     version = subprocess.run([call[0], "--version"], capture_output=True, text=True, check=True).stdout
     stamp = hashlib.sha256("\0".join([version, *call]).encode()).hexdigest()
     stamp_path = out / f".{name}.stamp"
@@ -98,7 +105,7 @@ def build(target: str, out: Path = DEFAULT_OUT) -> Path:
     with tempfile.TemporaryDirectory(dir=out, prefix=f".{name}-") as folder:
         fresh = Path(folder) / name
         usage = ("-fstack-usage", "-dumpdir", f"{folder}/")
-        run = subprocess.run(command(target, fresh, *usage), capture_output=True, text=True, check=False)
+        run = subprocess.run(command(target, fresh, *usage, *flags), capture_output=True, text=True, check=False)
         if run.returncode != 0:
             raise FirmwareError(
                 f"firmware target {target} does not compile:\n{run.stderr.strip()[-4000:]}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Warnings are errors: the core is meant to be read by a checker too.
 COMMON_FLAGS = (
@@ -17,10 +17,13 @@ _ARM = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing to build. Sources and the linker script are relative to this folder; the core is always included.
+    """One thing to build. Sources and the linker script are relative to this folder.
 
     Attributes:
         machine: QEMU's name of the board, empty where no emulator has it.
+        core: the MCU core belongs to it.
+        headers: folders with headers of other targets.
+        board: number that a signed image of it carries, 0: it is not signed.
     """
 
     file: str
@@ -30,6 +33,9 @@ class Target:
     libraries: tuple[str, ...] = ()
     linker_script: str = ""
     machine: str = ""
+    core: bool = True
+    headers: tuple[str, ...] = ()
+    board: int = 0
 
 
 # CAN frames as text over UARTs, where there is no controller.
@@ -62,9 +68,25 @@ def _board(machine: str, cpu: str, *flags: str, more: tuple[str, ...] = ()) -> d
 
 _STM32 = "ports/stm32g474"
 
+
+def _boot(
+    file: str, folder: str, *sources: str, board: int, headers: tuple[str, ...] = (), machine: str = ""
+) -> Target:
+    """A bootloader: checks a signed image and starts it, or tells why not."""
+    return Target(
+        file, "arm-none-eabi-gcc", ("-mcpu=cortex-m4", *_ARM),
+        ("boot/boot_main.c", "boot/boot_vectors.c", "boot/boot_jump.c", "boot/verify.c", "boot/lms.c", "boot/sha256.c",
+         "ports/common/startup.c", "ports/common/cortex.c", *sources),
+        libraries=("-lgcc",), linker_script=f"{folder}/boot.ld", core=False, headers=headers, board=board,
+        machine=machine,
+    )  # fmt: skip
+
+
+_MPS2 = _board("mps2-an386", "cortex-m4", "-DPORT_CAN=1", "-DPORT_SLCAN", more=_SLCAN)
+
 TARGETS: dict[str, Target] = {
     # The reference: its watchdog's first stage is an NMI. Two of its UARTs stand for CAN controllers; it is node 1.
-    **_board("mps2-an386", "cortex-m4", "-DPORT_CAN=1", "-DPORT_SLCAN", more=_SLCAN),
+    **_MPS2,
     **_board("ast1030-evb", "cortex-m4"),  # throughput: UARTs with FIFOs
     # 64 KB of RAM, so half of the timeline; a watchdog that cannot be switched off.
     **_board("lm3s6965evb", "cortex-m3", "-DEW_TIMELINE_KNOTS=32"),
@@ -75,7 +97,18 @@ TARGETS: dict[str, Target] = {
         ("ports/common/startup.c", "ports/common/cortex.c", "ports/common/rings.c", "ports/common/main.c",
          "can/can_loop.c", f"{_STM32}/vectors.c", f"{_STM32}/board.c", f"{_STM32}/clock.c", f"{_STM32}/watchdogs.c",
          f"{_STM32}/pins.c", f"{_STM32}/uart.c", f"{_STM32}/fdcan.c", f"{_STM32}/servo.c"),
-        libraries=("-lgcc",), linker_script=f"{_STM32}/link.ld",
+        libraries=("-lgcc",), linker_script=f"{_STM32}/link.ld", board=1,
+    ),
+    "stm32g474-boot": _boot(
+        "stm32g474-boot.elf", "boot/stm32g474", "boot/stm32g474/boot_stm32.c", "boot/stm32g474/flash.c", board=1,
+        headers=(_STM32,),
+    ),
+    # The bootloader and what it starts on the emulated reference board, where both can be tried.
+    "mps2-an386-boot": _boot(
+        "mps2-an386-boot.elf", "boot/mps2_an386", "boot/mps2_an386/boot_mps2.c", board=2, machine="mps2-an386"
+    ),
+    "mps2-an386-slot": replace(
+        _MPS2["mps2-an386-realtime"], file="mps2-an386-slot.elf", linker_script="boot/mps2_an386/slot.ld", board=2
     ),
     "host": Target(
         "edgewam-mcu-host", "cc", ("-D_GNU_SOURCE", "-DPORT_WATCHDOG_MS=500"),

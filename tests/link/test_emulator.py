@@ -102,7 +102,7 @@ def test_a_firmware_that_is_none_is_refused_with_what_the_emulator_said(
     broken = tmp_path / "broken"
     broken.write_text("#!/bin/sh\necho no such board >&2\nexit 3\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(emulator, "build", lambda target, out: broken)
+    monkeypatch.setattr(emulator, "build", lambda *_: broken)
     with pytest.raises(LinkError, match=r"exit status 3.*no such board"):
         Emulator("host", out=firmware)
 

@@ -70,6 +70,7 @@
 #define FLASH_ACR_PRFTEN (1u << 8)
 #define FLASH_ACR_ICEN (1u << 9)
 #define FLASH_ACR_DCEN (1u << 10)
+#define FLASH_ACR_DCRST (1u << 12)
 #define FLASH_KEYR 0x40022008u
 #define FLASH_SR 0x40022010u
 #define FLASH_SR_BSY (1u << 16)
@@ -81,6 +82,8 @@
 #define FLASH_CR_BKER (1u << 11)
 #define FLASH_CR_STRT (1u << 16)
 #define FLASH_CR_LOCK (1u << 31)
+#define FLASH_ECCR 0x40022018u
+#define FLASH_ECCR_ECCD (1u << 31)
 
 /* GPIO, section 9 */
 #define GPIOA 0x48000000u
