@@ -10,7 +10,7 @@ from edge_wam.faults import Fault
 from edge_wam.histogram import Histogram
 from edge_wam.shm import Mailbox
 from edge_wam.status import FaultReport, SourceReport, Status
-from firmware_bridge.host.link_state import LinkState
+from firmware_bridge.host.link_state import LinkState, mcu_dropped
 
 if TYPE_CHECKING:
     from edge_wam.control_process import Control
@@ -89,6 +89,14 @@ class Tally:
             mcu_boots=state.boots,
             clock_bound_ms=min(state.clock_bound_ns / 1e6, 1e9),
             rtt_ms=state.rtt_ns / 1e6,
+            rtt_p50_ms=state.metrics.rtt_p50_ns / 1e6,
+            rtt_p99_ms=state.metrics.rtt_p99_ns / 1e6,
+            clock_drift_ppm=state.drift_ppm,
+            wire_out_bytes_s=state.metrics.out_bytes_s,
+            wire_in_bytes_s=state.metrics.in_bytes_s,
+            wire_resent=state.counters.resent,
+            wire_dropped=state.metrics.dropped,
+            mcu_dropped=mcu_dropped(state.stats),
             watchdog_margin_us=state.stats.watchdog_margin_min_us if state.stats is not None else None,
             plan_remaining_ms=max(0.0, (control.planning.executor.end_ns - now_ns) / 1e6),
             position=tuple(state.position.tolist()),

@@ -53,6 +53,9 @@ class Status:
         latency: from request to answer. age: of the oldest input when the chunk takes effect on the microcontroller.
         control: lateness of the control ticks. step: the model's own time per call.
         wire: from handing a chunk to the transport to its arrival on the microcontroller, by the synchronised clocks.
+        rtt_ms: smallest of the last clock exchanges. rtt_p50_ms, rtt_p99_ms: of the last 256 answers.
+        wire_resent: commands sent again. wire_dropped, mcu_dropped: what the host and the microcontroller know to have
+            lost or refused to look at, all causes together.
         watchdog_margin_us: least time left to the hardware watchdog in the last second; None before the first report.
         surprise: smoothed; None before anything could be compared.
         refused: chunks that the host refused, by fault name. mcu_refused: chunks that the microcontroller refused.
@@ -86,6 +89,14 @@ class Status:
     mcu_boots: int = 0
     clock_bound_ms: float = 0.0
     rtt_ms: float = 0.0
+    rtt_p50_ms: float = 0.0
+    rtt_p99_ms: float = 0.0
+    clock_drift_ppm: float = 0.0
+    wire_out_bytes_s: float = 0.0
+    wire_in_bytes_s: float = 0.0
+    wire_resent: int = 0
+    wire_dropped: int = 0
+    mcu_dropped: int = 0
     watchdog_margin_us: int | None = None
     plan_remaining_ms: float = 0.0
     position: tuple[float, ...] = ()

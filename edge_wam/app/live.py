@@ -30,6 +30,15 @@ def margin(status: Status) -> str:
     return "not reported yet" if us is None else f"{us / 1000:.0f} ms left at worst in the last second"
 
 
+def wire(status: Status) -> str:
+    """Rates of the link, the time of an answer, and what was lost."""
+    return (
+        f"{status.wire_out_bytes_s / 1000:.1f} kB/s out, {status.wire_in_bytes_s / 1000:.1f} in, answers after "
+        f"{status.rtt_p50_ms:.1f} / {status.rtt_p99_ms:.1f} ms, {status.wire_resent} resent, "
+        f"{status.wire_dropped + status.mcu_dropped} dropped"
+    )
+
+
 def rows(status: Status) -> list[tuple[str, str, bool]]:
     """(name, value, as it should be) of everything that is shown."""
     refused = sum(status.refused.values()) + status.mcu_refused
@@ -56,6 +65,7 @@ def rows(status: Status) -> list[tuple[str, str, bool]]:
         ("control lateness p50 / p99", f"{status.control.p50_ms:.2f} / {status.control.p99_ms:.2f} ms"
          if status.control.count else "–", not status.control_lagging),
         ("link", link, status.link_connected),
+        ("wire", wire(status), True),
         ("microcontroller", mcu, status.mcu_state in _GOOD_MCU or not running),
         ("watchdog margin", margin(status), status.watchdog_margin_us is None or status.watchdog_margin_us > 0),
         ("axes", "  ".join(f"{q:+.3f}" for q in status.position) or "–", True),

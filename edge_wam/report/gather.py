@@ -264,6 +264,10 @@ def _facts(session: _Session, run: _Episode) -> list[tuple[str, str]]:
              f"max {status.control.max_ms:.2f} ms; {status.control_missed} periods skipped"),
             ("link", f"round trip {status.rtt_ms:.2f} ms, a chunk is answered after p50 {status.wire.p50_ms:.1f}, p99 "
              f"{status.wire.p99_ms:.1f} ms, clock known to {status.clock_bound_ms:.2f} ms"),
+            ("wire", f"{status.wire_out_bytes_s / 1000:.1f} kB/s out, {status.wire_in_bytes_s / 1000:.1f} kB/s in at "
+             f"the end, answers after p50 {status.rtt_p50_ms:.2f}, p99 {status.rtt_p99_ms:.2f} ms, clock drift "
+             f"{status.clock_drift_ppm:+.1f} ppm; {status.wire_resent} commands sent again, {status.wire_dropped} "
+             f"frames dropped by the host, {status.mcu_dropped} by the microcontroller"),
             ("watchdog margin", "not reported" if margin is None else f"{margin / 1000:.1f} ms"),
             ("chunks", f"{status.chunks} used, {status.slowed} slowed by the guard, {status.trimmed} trimmed, "
              f"{status.repeated} sent again"),

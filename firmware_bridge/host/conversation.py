@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from firmware_bridge.errors import LinkError, TransportClosed
 from firmware_bridge.host.framing import FrameReceiver, LinkFrame, encode_frame
+from firmware_bridge.host.link_metrics import WireMeter
 from firmware_bridge.host.link_state import LinkCounters
 from firmware_bridge.host.messages import (
     ACKCODE_TEXT,
@@ -76,12 +77,14 @@ class Conversation:
         self.clock = clock
         self.receiver = FrameReceiver()
         self.counters = LinkCounters(self.receiver.counters)
+        self.meter = WireMeter()
         self.open = True
         self.session = 0
         self.epoch = 0
         """Of the configuration that the last HELLO told of."""
         self.hello: Hello | None = None
         self._seq = 0
+        self._mcu_seq: int | None = None
         self._commands: dict[int, Command] = {}
         self._nonce = 0
         self._hello_due_ns = 0
@@ -135,6 +138,7 @@ class Conversation:
             self.open = False
             raise
         arrived_ns = self.clock()
+        self.meter.received.add(len(data), arrived_ns)
         messages: list[tuple[McuMessage, int]] = []
         for body in self.receiver.feed(data):
             message = self._decode(body)
@@ -150,12 +154,28 @@ class Conversation:
             command.failed = True
         self._commands.clear()
 
+    def continue_from(self, other: Conversation) -> None:
+        """Go on counting where another conversation of the same link ended."""
+        self.receiver.counters = other.receiver.counters
+        self.counters, self.meter = other.counters, other.meter
+
     def _write(self, frame: bytes) -> None:
+        before = self.transport.dropped_frames
         try:
             self.transport.write(frame)
         except TransportClosed:
             self.open = False
             raise
+        dropped = self.transport.dropped_frames - before
+        self.counters.outbox_dropped += dropped
+        if not dropped:
+            self.meter.sent.add(len(frame), self.clock())
+
+    def _count_gap(self, seq: int) -> None:
+        skipped = 0 if self._mcu_seq is None else (seq - self._mcu_seq - 1) & 0xFFFF
+        if skipped < 0x8000:  # more than half the circle is an older frame: on CAN an urgent one overtakes others
+            self.counters.rx_gaps += skipped
+            self._mcu_seq = seq
 
     def _resend(self) -> None:
         now = self.clock()
@@ -192,23 +212,33 @@ class Conversation:
         if isinstance(message, Hello):
             if self._hello_wanted and message.nonce == self._nonce:
                 self._hello_wanted = False
+                if frame.session != self.session:
+                    self._mcu_seq = None
                 self.session, self.epoch = frame.session, frame.epoch
                 self.hello = message
+                self._count_gap(frame.seq)
                 return message
             if frame.session != self.session and self.hello is not None:
                 self.ask_hello()
+            elif frame.session == self.session:
+                self._count_gap(frame.seq)
+            self.counters.unasked += 1
             return None
         if frame.session != self.session or self.hello is None:
             self.counters.foreign_session += 1
             if self.hello is not None:
                 self.ask_hello()
             return None
+        self._count_gap(frame.seq)
         return message
 
     def _match(self, ack: Ack, arrived_ns: int) -> None:
         command = self._commands.get(ack.of_seq)
         if command is None or ack.of_type != command.message.TYPE or ack.code not in ACKCODE_TEXT:
+            self.counters.unasked += 1
             return
+        if command.tries == 1:
+            self.meter.trip(arrived_ns - command.sent_ns)
         command.answer = ack
         command.answered_ns = arrived_ns
         del self._commands[ack.of_seq]

@@ -154,10 +154,9 @@ class Link(LinkSession):
     def attach(self, transport: Transport) -> None:
         """Go on over another byte stream (the cable was out). :meth:`connect` comes next; nothing is armed."""
         self._talk.transport.close()
-        counters = self._talk.counters
+        before = self._talk
         self._talk = Conversation(transport, self._clock)
-        counters.framing = self._talk.counters.framing
-        self._talk.counters = counters
+        self._talk.continue_from(before)
 
     def configure(self) -> None:
         """Upload the limit table, lock it by its CRC, read it back; wait until the MCU has checked the drives.

@@ -141,6 +141,7 @@ class LinkSession:
             session=self._talk.session,
             reset_seen=self._reset_seen,
             counters=self._talk.counters,
+            metrics=self._talk.meter.metrics(now, self._talk.counters.dropped),
             stats=self._stats,
         )
 
@@ -150,25 +151,23 @@ class LinkSession:
             return
         try:
             now = self._clock()
-            if self._talk.hello is not None and not self._talk.hello_wanted:
-                self._send_due(now)
+            if self._estop_due_ns is not None and now >= self._estop_due_ns:
+                # Taken in any session: it does not wait until the host knows which one it is.
+                self._estop_due_ns = now + ESTOP_RESEND_NS
+                self._talk.send(Estop())
+            if now >= self._time_due_ns and self._talk.hello is not None and not self._talk.hello_wanted:
+                self._ask_time(now)
             for message, arrived_ns in self._talk.poll():
                 self._take(message, arrived_ns)
         except TransportClosed:
             self._talk.forget()
         self._settle_chunks()
 
-    def _send_due(self, now: int) -> None:
-        if self._estop_due_ns is not None and now >= self._estop_due_ns:
-            self._estop_due_ns = now + ESTOP_RESEND_NS
-            self._talk.send(Estop())
-        if now >= self._time_due_ns:
-            self._ask_time(now)
-
     def _ask_time(self, now: int) -> None:
         self._time_due_ns = now + (TIME_FAST_NS if self._sync.samples < WINDOW else TIME_SLOW_NS)
         while self._time_asked and now - self._time_asked[0] > TIME_LOST_NS:
             self._time_asked.popleft()
+            self._talk.counters.times_lost += 1
         self._time_asked.append(now)
         self._talk.send(TimeReq(now))
 
@@ -181,6 +180,7 @@ class LinkSession:
                 # Each request is answered once: a repeated answer would carry a wrong arrival time.
                 if message.t1_ns in self._time_asked:
                     self._time_asked.remove(message.t1_ns)
+                    self._talk.meter.trip(arrived_ns - message.t1_ns - (message.t3_us - message.t2_us) * 1000)
                     self._sync.add(message.t1_ns, message.t2_us, message.t3_us, arrived_ns)
             case State():
                 self._take_state(message, arrived_ns)
@@ -197,6 +197,7 @@ class LinkSession:
                     self._drive_errors[message.arg0] = message.arg1
             case Ack():
                 pass
+        self._talk.counters.unread += len(self._queue) == self._queue.maxlen
         self._queue.append(message)
 
     def _take_state(self, report: State, arrived_ns: int) -> None:

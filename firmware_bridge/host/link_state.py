@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.host.framing import FramingCounters
+from firmware_bridge.host.link_metrics import LinkMetrics
 from firmware_bridge.host.messages import (
     STATE_FLAG_DRIVE_ON,
     STATE_FLAG_ENCODER_FRESH,
@@ -34,6 +35,16 @@ def si(micro: tuple[int, ...]) -> F64:
     out = np.array(micro, dtype=np.float64) / 1e6
     out.setflags(write=False)
     return out
+
+
+def mcu_dropped(stats: Stats | None) -> int:
+    """What the MCU has dropped since its boot, for any reason; 0 before its first STATS."""
+    if stats is None:
+        return 0
+    return (
+        stats.rx_bad + stats.rx_oversize + stats.rx_session + stats.rx_gaps + stats.rx_overrun + stats.rx_flooded
+        + stats.tx_dropped + stats.heartbeats_stale + stats.transfers_bad
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,25 @@ class LinkCounters:
     chunks_unanswered: int = 0
     resets: int = 0
     """Boots of the MCU that this link has witnessed."""
+    rx_gaps: int = 0
+    """Sequence numbers of the MCU that were skipped: its ring was full, or the line lost them."""
+    unasked: int = 0
+    """Answers to nothing that waits for one: repeated, late, or another host's."""
+    outbox_dropped: int = 0
+    """Frames not sent because the other end did not read."""
+    unread: int = 0
+    """Messages overwritten because the caller did not poll."""
+    times_lost: int = 0
+    """Clock exchanges that were not answered in time."""
+
+    @property
+    def dropped(self) -> int:
+        """Everything that was lost or thrown away, wherever this host can know of it."""
+        framing = self.framing
+        return (
+            framing.bad_cobs + framing.bad_crc + framing.oversize + self.foreign_session + self.malformed
+            + self.rx_gaps + self.outbox_dropped + self.unread
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +144,7 @@ class LinkState:
         reset_seen: the MCU was reset under this link; stays until the operator acknowledges.
         reset_cause, reset_pc: of the last boot; ``reset_pc`` is where it hung, 0 if it did not.
         counters: of this link.
+        metrics: rates, round trips and losses of this link.
         stats: newest of the MCU, None in the first second.
     """
 
@@ -148,6 +179,7 @@ class LinkState:
     reset_cause: ResetCause
     reset_pc: int
     counters: LinkCounters
+    metrics: LinkMetrics
     stats: Stats | None
 
     @classmethod
@@ -168,6 +200,7 @@ class LinkState:
         session: int,
         reset_seen: bool,
         counters: LinkCounters,
+        metrics: LinkMetrics,
         stats: Stats | None,
     ) -> LinkState:
         """From the newest STATE and HELLO and what the host itself keeps."""
@@ -204,5 +237,6 @@ class LinkState:
             reset_cause=ResetCause(hello.reset_cause),
             reset_pc=hello.reset_pc,
             counters=counters,
+            metrics=metrics,
             stats=stats,
         )
