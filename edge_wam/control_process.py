@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from edge_wam import service_watchdog
 from edge_wam.cameras.watch import CameraWatch
 from edge_wam.config import LinkConfig, RunConfig
 from edge_wam.contracts import DegradeState
@@ -95,6 +96,7 @@ class Control:
         self.commands = socket.socket(fileno=arguments["command_fd"])
         self.commands.setblocking(False)
         self.pacer = Pacer(self.robot.control_rate_hz)
+        self.service = service_watchdog.for_control_process()
         self.phase = Phase.STARTING
         self.episode = 0
         self.running_since_ns = 0
@@ -123,12 +125,16 @@ class Control:
             "os_refusals": list(self.refusals), "mcu_boots": self._state.boots,
         }, size=8192)
         self.phase = Phase.READY
+        self.service.ready("linked to the microcontroller, disarmed")
         self.pacer.start(time.monotonic_ns())
         while self.phase is not Phase.CLOSED:
             self._serve_until_deadline()
             now_ns = time.monotonic_ns()
-            self._account(now_ns, self.pacer.arrive(now_ns))
+            late_ns = self.pacer.arrive(now_ns)
+            self._account(now_ns, late_ns)
             self._tick(now_ns)
+            # The last thing in a cycle, so that one that hangs, or comes too late to be of use, is not told as good.
+            self.service.cycle(now_ns, good=late_ns <= _STALL_NS)
             self.tally.work.add(time.monotonic_ns() - now_ns)
         self._finish()
 
@@ -423,12 +429,14 @@ class Control:
 
     def _finish(self) -> None:
         self.phase = Phase.CLOSED
+        self.service.stopping()
         self.recorder.close()
         if self.recorder.error:
             self.tally.recorder_error = self.recorder.error
         if hasattr(self, "_state"):
             self.tally.publish(self, time.monotonic_ns(), self._state)
         self.link.close()
+        self.service.close()
 
 
 def main(arguments: dict[str, Any], stop: Callable[[], bool]) -> None:
