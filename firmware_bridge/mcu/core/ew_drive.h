@@ -94,7 +94,6 @@ typedef struct {
     ew_motor_bus_t motor;
     uint32_t frames;                   /* valid ones from drives */
     uint32_t bad;                      /* broken, foreign, or of a drive that was not asked */
-    uint32_t late_cycles;              /* of the servo bus: longer than planned */
 } ew_drives_t;
 
 /* The interface. One row per DriveKind. */

@@ -310,9 +310,7 @@ static size_t next_packet(ew_drives_t *drives, uint8_t *bytes, int64_t now_us)
             return 0u;
         }
         if ((now_us - bus->next_us) >= EW_TICK_US) {
-            /* Held up by answers that did not come. It goes on from here and does not make up for it. */
-            drives->late_cycles++;
-            bus->next_us = now_us;
+            bus->next_us = now_us; /* held up by slow or missing answers: it goes on from here and does not make up for it */
         }
         bus->next_us += (int64_t)bus->cycle_us;
         bus->job = JOB_GOALS;
