@@ -56,6 +56,7 @@ def info(
     from dataclasses import asdict
 
     from edge_wam.cli.show import as_json, progress, table
+    from firmware_bridge.mcu.budget import BUDGETS, usage
     from firmware_bridge.mcu.build import DEFAULT_OUT
     from firmware_bridge.mcu.build import info as target_info
     from firmware_bridge.mcu.targets import TARGETS
@@ -66,17 +67,24 @@ def info(
         for index, name in enumerate(names):
             update(index, name)
             found[name] = target_info(name, out or DEFAULT_OUT)
+    stacks = {name: usage(name, out or DEFAULT_OUT) for name in names if name in BUDGETS}
     if json:
         as_json({
-            name: {**asdict(i), "schema_hash": f"{i.schema_hash:08x}", "build_id": f"{i.build_id:08x}"}
+            name: {
+                **asdict(i), "schema_hash": f"{i.schema_hash:08x}", "build_id": f"{i.build_id:08x}",
+                "stack": stacks[name].stack if name in stacks else None,
+                "budget": asdict(BUDGETS[name]) if name in stacks else None,
+            }
             for name, i in found.items()
         })
         return
     table(
-        [("target", "left"), ("text", "right"), ("data", "right"), ("bss", "right"), ("protocol", "left"),
+        [("target", "left"), ("text", "right"), ("data", "right"), ("bss", "right"), ("worst stack", "right"),
+         ("protocol", "left"),
          ("build", "left"), ("file", "left")],
         [
-            (name, str(i.text), str(i.data), str(i.bss), f"{i.schema_hash:08x}", f"{i.build_id:08x}", str(i.path))
+            (name, str(i.text), str(i.data), str(i.bss), str(stacks[name].stack) if name in stacks else "",
+             f"{i.schema_hash:08x}", f"{i.build_id:08x}", str(i.path))
             for name, i in found.items()
         ],
     )

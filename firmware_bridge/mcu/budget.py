@@ -29,6 +29,7 @@ EXCEPTION_FRAME = 32 + 4
 POINTERS: dict[str, tuple[str, ...]] = {
     "ew_drive_flaw": ("flaw",), "ew_drives_unfit": ("carries", "distinct"), "ew_drives_bind": ("plan",),
     "ew_drives_tick": ("tick",),
+    "boot_jump": (),  # the bootloader's last instruction: the program has a stack of its own
 }  # fmt: skip
 """Who calls through a pointer, and what it may be: the members of ew_driver_t, which are static functions of one
 name in three files. Functions of one name count as one that calls what any of them calls and has the largest frame."""
@@ -58,8 +59,10 @@ BUDGETS: dict[str, Budget] = {
          ("Usart1_Handler", "Usart2_Handler", "Usart3_Handler", "Fdcan1_Handler", "Fdcan2_Handler"),
          ("Pvd_Handler",), ("Wwdg_Handler",), ("Clock_Handler", "HardFault_Handler")),
     ),
+    "stm32g474-boot": Budget(28 << 10, 2 << 10, 4 << 10, (("boot_nmi",), ("boot_fault",))),
+    "mps2-an386-boot": Budget(28 << 10, 2 << 10, 4 << 10, (("boot_nmi",), ("boot_fault",))),
 }  # fmt: skip
-"""Each well below its part: stack 6 of the 8 KB reserved, RAM without the stack, flash of the slot."""
+"""Each well below its part: stack 6 of the 8 KB reserved (bootloader 4 of 6), RAM without the stack."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,10 @@ class Timing(ctypes.Structure):
 def build_drivers(folder: Path) -> Path:
     path = folder / "stm32_drivers.so"
     sources = [PORT / f"{name}.c" for name in ("clock", "watchdogs", "pins", "uart", "fdcan")]
+    sources.append(HERE / "boot" / "stm32g474" / "flash.c")
     subprocess.run(
         ["cc", *COMMON_FLAGS, "-shared", "-fPIC", "-DEW_FAKE_REGISTERS", "-DPORT_SERVO",
-         *(f"-I{HERE / p}" for p in ("core", "can", "ports/common", "ports/stm32g474")),
+         *(f"-I{HERE / p}" for p in ("core", "can", "ports/common", "ports/stm32g474", "boot/stm32g474")),
          *map(str, sources), str(Path(__file__).with_name("fake_bus.c")), "-o", str(path)], check=True,
     )  # fmt: skip
     return path
@@ -39,7 +40,8 @@ class Part:
         self.lib = ctypes.CDLL(str(library))
         for name in ("clock_start", "watchdogs_start", "watchdogs_wwdg_counter", "uart_divider", "uart_start",
                      "uart_send", "uart_packet", "uart_packet_done", "estop_step", "light_on", "pins_estop",
-                     "fdcan_timing", "fake_can_start", "fake_can_send"):  # fmt: skip
+                     "fdcan_timing", "fake_can_start", "fake_can_send",
+                     "flash_erase", "flash_write", "flash_forgive"):  # fmt: skip
             getattr(self.lib, name).restype = ctypes.c_bool
         for name in ("clock_random", "watchdogs_iwdg_reload", "watchdogs_feed", "fdcan_nbtp", "fdcan_dbtp"):
             getattr(self.lib, name).restype = ctypes.c_uint32

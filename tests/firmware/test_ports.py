@@ -164,6 +164,7 @@ def test_the_margin_of_the_watchdog_and_the_stack_are_measured() -> None:
         assert 0 < stats.watchdog_margin_min_us <= 250_000
         assert 4_000 < stats.stack_free_min < 16_384
         assert stats.rx_overrun == 0
+        assert 0 < stats.tick_work_max_us < 250_000
 
 
 def test_the_host_port_is_reset_by_its_watchdog_when_its_loop_hangs() -> None:

@@ -401,3 +401,57 @@ def test_no_frame_is_sent_into_a_full_queue_or_off_the_bus_and_the_way_back_is_o
     part.registers[CAN1 + 0x50] = 1 << 19
     part.lib.Fdcan1_Handler()
     assert not part.registers[CAN1 + 0x18] & 1, "INIT is cleared: 128 idle sequences, then it takes part again"
+
+
+# ---- flash, as the bootloader writes its version floor ----
+
+FLASH_KEYR, FLASH_SR, FLASH_CR, FLASH_ECCR = (
+    header_number(n) for n in ("FLASH_KEYR", "FLASH_SR", "FLASH_CR", "FLASH_ECCR")
+)
+LOCK = 1 << 31
+
+
+def _locked_flash(part: Part) -> None:
+    """Locked until both keys came in order."""
+    part.registers[FLASH_CR] = LOCK
+    seen: list[int] = []
+
+    def key(value: int) -> None:
+        seen.append(value)
+        if seen[-2:] == [0x4567_0123, 0xCDEF_89AB]:
+            part.registers[FLASH_CR] &= ~LOCK
+
+    part.hooks[FLASH_KEYR] = key
+    part.hooks[FLASH_SR] = lambda value: part.registers.__setitem__(FLASH_SR, 0)  # written ones clear
+
+
+def test_a_record_is_written_as_one_double_word_between_unlock_and_lock(part: Part) -> None:
+    _locked_flash(part)
+    assert part.lib.flash_write(0x0800_7008, 0x10400, 0xFFFE_FBFF)
+    writes = part.puts()
+    words = [i for i, (a, _) in enumerate(writes) if a in (0x0800_7008, 0x0800_700C)]
+    assert [writes[i] for i in words] == [(0x0800_7008, 0x10400), (0x0800_700C, 0xFFFE_FBFF)]
+    assert writes[words[0] - 1] == (FLASH_CR, 1) and (FLASH_CR, LOCK) in writes[words[1] :]
+    cache = [v for a, v in writes[words[1] :] if a == FLASH_ACR]
+    assert any(v & 1 << 12 for v in cache) and cache[-1] & 1 << 10, "the data cache is emptied and on again"
+
+
+def test_a_page_of_bank_1_is_erased_and_an_error_is_reported(part: Part) -> None:
+    _locked_flash(part)
+    assert part.lib.flash_erase(15) is True
+    assert (FLASH_CR, 2 | 15 << 3) in part.puts() and (FLASH_CR, 2 | 15 << 3 | 1 << 16) in part.puts()
+    part.answers[FLASH_SR] = lambda value: 1 << 4  # write protected
+    assert part.lib.flash_erase(14) is False
+    assert part.registers[FLASH_CR] == LOCK
+
+
+def test_flash_that_does_not_unlock_is_not_written(part: Part) -> None:
+    part.answers[FLASH_CR] = lambda value: LOCK
+    assert part.lib.flash_write(0x0800_7000, 1, 2) is False and part.lib.flash_erase(14) is False
+    assert all(a != 0x0800_7000 for a, _ in part.puts())
+
+
+def test_a_checksum_error_of_flash_is_forgiven_once_and_nothing_else_is(part: Part) -> None:
+    assert part.lib.flash_forgive() is False and part.puts() == []
+    part.registers[FLASH_ECCR] = LOCK
+    assert part.lib.flash_forgive() is True and part.puts(FLASH_ECCR) == [(FLASH_ECCR, LOCK)]

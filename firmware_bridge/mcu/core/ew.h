@@ -31,6 +31,7 @@ typedef struct {
     uint32_t rx_overrun;
     uint32_t watchdog_margin_min_us;
     uint32_t stack_free_min;
+    uint32_t tick_work_max_us; /* of one control tick since the last STATS, which sets it back to 0 */
 } ew_port_stats_t;
 
 #define EW_NOINIT_WORDS (8u + EW_WATCHDOG_STORM_RESETS)

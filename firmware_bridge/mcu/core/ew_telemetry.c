@@ -160,6 +160,8 @@ static void send_stats(ew_t *ew)
     ew->stats.rx_overrun = ew->port_stats.rx_overrun;
     ew->stats.watchdog_margin_min_us = ew->port_stats.watchdog_margin_min_us;
     ew->stats.stack_free_min = ew->port_stats.stack_free_min;
+    ew->stats.tick_work_max_us = ew->port_stats.tick_work_max_us;
+    ew->port_stats.tick_work_max_us = 0u;
     ew_send(ew, EW_MSG_STATS, body, ew_pack_stats(&ew->stats, &body[EW_HEADER_BYTES]));
     ew->stats.tick_gap_max_us = 0u;
 }

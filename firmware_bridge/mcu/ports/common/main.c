@@ -154,6 +154,20 @@ static bool give_bytes(uint32_t stream)
     return (box->sent < box->count) && (burst == TX_BURST);
 }
 
+/* Runs what is due, and measures how long one tick took. */
+static void run_ticks(void)
+{
+    ew_port_stats_t *stats = ew_port_stats(&core);
+    const uint32_t before = ew_ticks(&core);
+    const uint64_t began_us = board_now_us();
+    ew_tick(&core, began_us);
+    const uint32_t work_us = (uint32_t)(board_now_us() - began_us);
+    /* After a stall several run at once: no single one is known. */
+    if (((ew_ticks(&core) - before) == 1u) && (work_us > stats->tick_work_max_us)) {
+        stats->tick_work_max_us = work_us;
+    }
+}
+
 /* What this port reports of itself. */
 static void check_in(uint32_t *systicks_seen)
 {
@@ -251,7 +265,7 @@ int main(void)
         take_bytes(BOARD_LINK);
         take_bytes(BOARD_DRIVE);
         ew_check_in(&core, EW_CHECK_COMMS);
-        ew_tick(&core, board_now_us());
+        run_ticks();
         ew_estop_input(&core, board_estop());
         check_in(&systicks_seen);
         if (ew_feed_allowed(&core)) {
