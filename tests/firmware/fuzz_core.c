@@ -133,7 +133,9 @@ static void chunk(uint32_t id)
 {
     uint8_t p[EW_MAX_BODY_BYTES];
     const bool small = between(0, 1) == 0;
-    const int64_t most = (EW_MAX_BODY_BYTES - 26) / (axes * (small ? 2 : 4));
+    const uint8_t kind = (uint8_t)between(0, EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY);
+    const bool fast = kind == EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY;
+    const int64_t most = (EW_MAX_BODY_BYTES - 26) / (axes * (small ? 2 : 4) * (fast ? 2 : 1));
     const uint8_t n = (uint8_t)between(1, (most < EW_MAX_KNOTS) ? most : EW_MAX_KNOTS);
     const uint16_t dt = (uint16_t)((between(0, 3) == 0) ? between(100, 65535) : between(100, 8000));
     ew_put_u32(&p[0], id);
@@ -144,7 +146,7 @@ static void chunk(uint32_t id)
     p[12] = small ? 1u : 0u;
     p[13] = 0u;
     p[14] = (uint8_t)between(0, 255);
-    p[15] = 0u;
+    p[15] = kind;
     size_t at = 16u;
     int64_t q[EW_MAX_AXES];
     for (uint8_t a = 0u; a < axes; a++) {
@@ -170,6 +172,18 @@ static void chunk(uint32_t id)
                 ew_put_i32(&p[at], (between(0, 300) == 0) ? (int32_t)random64() : (int32_t)next);
                 at += 4u;
             }
+        }
+    }
+    for (size_t i = 0u; fast && (i < ((size_t)n * axes)); i++) {
+        const ew_limits_t *m = &table[i % axes];
+        const int64_t reach = between(0, (int64_t)m->velocity_max);
+        const int64_t v = (between(0, 300) == 0) ? (int32_t)random64() : between(-reach, reach);
+        if (small) {
+            ew_put_u16(&p[at], (uint16_t)(int16_t)(v / (int64_t)m->velocity_lsb));
+            at += 2u;
+        } else {
+            ew_put_i32(&p[at], (int32_t)v);
+            at += 4u;
         }
     }
     send(EW_MSG_CHUNK, p, at);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -27,9 +28,12 @@ def limits(axis: int, row: Sequence[int], /, **changes: object) -> m.LimitsSet:
     return replace(m.LimitsSet(*fields), **changes)  # type: ignore[arg-type]
 
 
-def table_crc(rows: Sequence[m.LimitsSet]) -> int:
-    """Of a table whose axes are all SIM, with no second stage of a stop."""
-    messages = [*rows, *(sim_drive(row.axis) for row in rows), m.StopsSet(0, 0)]
+NO_SECOND_STAGE = m.StopsSet(0, 0)
+
+
+def table_crc(rows: Sequence[m.LimitsSet], stops: m.StopsSet = NO_SECOND_STAGE) -> int:
+    """Of a table whose axes are all SIM."""
+    messages = [*rows, *(sim_drive(row.axis) for row in rows), stops]
     return crc32c(b"".join(message.pack() for message in messages))
 
 
@@ -91,6 +95,7 @@ class Mcu:
         self.policy_counter = 0
         self.degrade = int(m.Degrade.NOMINAL)
         self.armed_bit = True
+        self.stops = NO_SECOND_STAGE
         self.chunk_id = 0
         self._ticks = 0
         self.pump()
@@ -220,11 +225,13 @@ class Mcu:
         return [limits(axis, row) for axis, row in enumerate(self.axes)]
 
     def limits_crc(self) -> int:
-        return table_crc(self.table())
+        return table_crc(self.table(), self.stops)
 
     def configure(self) -> None:
         for row in self.table():
             assert self.ask(row).code == m.AckCode.OK
+        if self.stops != NO_SECOND_STAGE:
+            assert self.ask(self.stops).code == m.AckCode.OK
         assert self.ask(m.LimitsCommit(len(self.axes), self.limits_crc())).code == m.AckCode.OK
 
     def arm(self) -> m.Ack:
@@ -245,17 +252,23 @@ class Mcu:
     def chunk(
         self, knots: Iterable[Sequence[int]], *, lead_us: int = 50_000, dt_us: int = 50_000, blend_ms: int = 20,
         chunk_id: int | None = None, encoding: int = m.ChunkEncoding.I32_MICRO, axes: int | None = None,
+        interpolation: int = m.ChunkInterpolation.HERMITE, velocities: Iterable[Sequence[int]] = (),
     ) -> m.Chunk:  # fmt: skip
-        """A chunk whose first knot is ``lead_us`` from now."""
+        """A chunk whose first knot is ``lead_us`` from now; velocities in micro-units/s."""
         rows = [list(row) for row in knots]
+        speeds = [list(row) for row in velocities]
         if chunk_id is None:
             self.chunk_id += 1
             chunk_id = self.chunk_id
-        flat = [value for row in rows for value in row]
+        flat = [value for row in [*rows, *speeds] for value in row]
         if encoding == m.ChunkEncoding.I16_LSB:
-            flat = [value // self.axes[i % len(self.axes)][6] for i, value in enumerate(flat)]
+            table = self.table()
+            flat = [
+                value // (limit.lsb if i < len(rows) * len(table) else limit.velocity_lsb)
+                for i, (value, limit) in enumerate(zip(flat, itertools.cycle(table), strict=False))
+            ]
         samples = struct.pack(f"<{len(flat)}{'i' if encoding == m.ChunkEncoding.I32_MICRO else 'h'}", *flat)
         return m.Chunk(
             chunk_id, (self.now_us + lead_us) & 0xFFFFFFFF, dt_us // 10, len(rows),
-            len(self.axes) if axes is None else axes, int(encoding), 0, blend_ms, 0, samples,
+            len(self.axes) if axes is None else axes, int(encoding), 0, blend_ms, int(interpolation), samples,
         )  # fmt: skip

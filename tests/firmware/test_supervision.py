@@ -219,6 +219,9 @@ def test_encoder_values_of_another_number_of_axes_do_not_count() -> None:
 def test_the_following_error_is_judged_at_its_limit(away: int, state: McuState, side: int) -> None:
     mcu = Mcu().ready([0])
     mcu.encoder_on = False
+    for share in range(1, 20):  # not at once: that no encoder can believe
+        mcu.encoder([side * away * share // 20])
+        mcu.tick(5)
     mcu.encoder([side * away])
     mcu.tick()
     assert mcu.state == state

@@ -109,6 +109,10 @@ void ew_init(ew_t *ew, const ew_port_info_t *port, ew_noinit_t *noinit, uint64_t
     ew->encoder_us = EW_NEVER_US;
     ew->hello_us = EW_NEVER_US;
     ew->answers_left = EW_ANSWERS_PER_TICK;
+    ew->wild_us = EW_NEVER_US;
+    for (uint8_t axis = 0u; axis < EW_MAX_AXES; axis++) {
+        ew->encoder_at_us[axis] = EW_NEVER_US;
+    }
     ew->hold_us = EW_NEVER_US;
     ew->via = EW_VIA_SERIAL;
     ew_drives_init(&ew->bus, port->drive_buses, port->servo_slack_us);

@@ -22,43 +22,95 @@ static int32_t chunk_flaw(const ew_t *ew, const ew_chunk_t *m)
     if (m->mode != EW_CHUNK_MODE_REPLACE_FROM_T0) {
         return 6;
     }
-    return (m->interpolation != EW_CHUNK_INTERPOLATION_HERMITE) ? 8 : -1;
+    return (m->interpolation > EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY) ? 8 : -1;
+}
+
+/* Values per knot and axis: a position, and with HERMITE_VELOCITY a velocity. */
+static size_t kinds_of_sample(uint8_t interpolation)
+{
+    return (interpolation == EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY) ? 2u : 1u;
 }
 
 static void decode_samples(ew_t *ew, const ew_chunk_t *m)
 {
-    const size_t samples = (size_t)m->n * m->axes;
+    const size_t positions = (size_t)m->n * m->axes;
+    const size_t samples = positions * kinds_of_sample(m->interpolation);
     for (size_t i = 0u; i < samples; i++) {
         if (m->encoding == EW_CHUNK_ENCODING_I32_MICRO) {
             ew->plan.sample[i] = ew_get_i32(&m->samples[4u * i]);
         } else {
-            ew->plan.sample[i] =
-                (int32_t)ew_get_i16(&m->samples[2u * i]) * (int32_t)ew->limits[i % m->axes].lsb;
+            const ew_limits_t *limits = &ew->limits[i % m->axes];
+            const uint32_t lsb = (i < positions) ? limits->lsb : limits->velocity_lsb;
+            ew->plan.sample[i] = (int32_t)ew_get_i16(&m->samples[2u * i]) * (int32_t)lsb;
         }
     }
 }
 
-/* Knot * 256 + axis of the first sample outside the position limits or too far from its predecessor, or -1. */
-static int32_t range_flaw(const ew_t *ew)
+static int64_t magnitude(int64_t value)
+{
+    return (value < 0) ? -value : value;
+}
+
+/* Whether a knot may follow the one before it: inside the position limits, not too far, not too fast. With velocities given the
+ * control points of the curve (a third of the way at the knot's velocity, to either side) must be inside too: the curve
+ * between knots lies among them. */
+static bool knot_good(const ew_t *ew, size_t k, uint8_t axis)
 {
     const ew_plan_t *plan = &ew->plan;
-    for (size_t k = 0u; k < plan->n; k++) {
+    const ew_limits_t *limits = &ew->limits[axis];
+    const size_t i = (k * ew->axes) + axis;
+    const int64_t q = plan->sample[i];
+    const int64_t low = limits->position_min;
+    const int64_t high = limits->position_max;
+    bool good = (q >= low) && (q <= high);
+    if (k > 0u) {
+        /* Each end may have been rounded by a step of its encoding. */
+        const int64_t most = (((int64_t)limits->velocity_max * plan->dt_us) / 1000000) + 1 + (int64_t)limits->lsb;
+        good = good && (magnitude(q - plan->sample[i - ew->axes]) <= most);
+    }
+    if (plan->interpolation == EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY) {
+        const int64_t v = plan->sample[((size_t)plan->n * ew->axes) + i];
+        const int64_t third = (v * plan->dt_us) / 3000000;
+        const int64_t slack = 1 + (int64_t)limits->lsb + (((int64_t)limits->velocity_lsb * plan->dt_us) / 3000000);
+        const bool next_in = ((k + 1u) == plan->n) || (((q + third) >= (low - slack)) && ((q + third) <= (high + slack)));
+        const bool last_in = (k == 0u) || (((q - third) >= (low - slack)) && ((q - third) <= (high + slack)));
+        good = good && next_in && last_in &&
+               (magnitude(v) <= ((int64_t)limits->velocity_max + (int64_t)limits->velocity_lsb));
+    }
+    return good;
+}
+
+/* Knot * 256 + axis of the first knot that is not good, or -1. */
+static int32_t range_flaw(const ew_t *ew)
+{
+    for (size_t k = 0u; k < ew->plan.n; k++) {
         for (uint8_t axis = 0u; axis < ew->axes; axis++) {
-            const ew_limits_t *limits = &ew->limits[axis];
-            const int64_t q = plan->sample[(k * ew->axes) + axis];
-            bool good = (q >= limits->position_min) && (q <= limits->position_max);
-            if (good && (k > 0u)) {
-                const int64_t step = q - plan->sample[((k - 1u) * ew->axes) + axis];
-                /* Each end may have been rounded by a step of its encoding. */
-                const int64_t most = (((int64_t)limits->velocity_max * plan->dt_us) / 1000000) + 1 + (int64_t)limits->lsb;
-                good = ((step < 0) ? -step : step) <= most;
-            }
-            if (!good) {
+            if (!knot_good(ew, k, axis)) {
                 return (int32_t)((k * 256u) + axis);
             }
         }
     }
     return -1;
+}
+
+/* The first axis that this chunk alone would move farther than its move_max, or axes. */
+static uint8_t axis_moving_far(const ew_t *ew)
+{
+    uint8_t axis = 0u;
+    while (axis < ew->axes) {
+        int64_t low = ew->plan.sample[axis];
+        int64_t high = low;
+        for (size_t k = 1u; k < ew->plan.n; k++) {
+            const int64_t q = ew->plan.sample[(k * ew->axes) + axis];
+            low = (q < low) ? q : low;
+            high = (q > high) ? q : high;
+        }
+        if ((high - low) > (int64_t)ew->limits[axis].move_max) {
+            break;
+        }
+        axis++;
+    }
+    return axis;
 }
 
 static uint8_t splice(ew_t *ew, const ew_chunk_t *m, ew_command_t *command)
@@ -84,6 +136,11 @@ static uint8_t splice(ew_t *ew, const ew_chunk_t *m, ew_command_t *command)
         command->arg = flaw;
         return EW_ACK_CODE_RANGE;
     }
+    const uint8_t far = axis_moving_far(ew);
+    if (far < ew->axes) {
+        command->arg = (int32_t)far;
+        return EW_ACK_CODE_MOVE;
+    }
     const ew_anchor_t anchor = {ew->tick_us, ew->axis};
     return ew_timeline_splice(&ew->timeline, plan, &anchor, command->now_us, ew->jump_max, &command->arg);
 }
@@ -102,7 +159,7 @@ static uint8_t judge_chunk(ew_t *ew, ew_command_t *command)
         return ew_bad_value(command, flaw);
     }
     const size_t width = (m.encoding == EW_CHUNK_ENCODING_I32_MICRO) ? 4u : 2u;
-    if (m.samples_count != ((size_t)m.n * m.axes * width)) {
+    if (m.samples_count != ((size_t)m.n * m.axes * kinds_of_sample(m.interpolation) * width)) {
         return ew_bad_length(command);
     }
     if (m.chunk_id <= ew->chunk_id) {

@@ -27,7 +27,13 @@ static void switch_on(ew_t *ew)
     for (uint8_t axis = 0u; axis < ew->axes; axis++) {
         ew_limiter_rest(&ew->axis[axis], (int64_t)ew->encoder[axis] * EW_SUB);
     }
+    ew_window_begin(&ew->window, ew->limits, ew->axes);
+    for (uint8_t axis = 0u; axis < ew->axes; axis++) {
+        ew->strained_us[axis] = EW_NEVER_US;
+    }
     ew_shadow(ew);
+    ew->still_us = ew->tick_us;
+    ew->brake_on = false;
     ew->chunk_id = 0u;
     ew->stop_cause = EW_STOP_CAUSE_NONE;
     ew->host_was_armed = false;
@@ -42,6 +48,8 @@ void ew_switch_off(ew_t *ew)
     for (uint8_t axis = 0u; axis < EW_MAX_AXES; axis++) {
         ew_limiter_rest(&ew->axis[axis], ew->axis[axis].position);
     }
+    /* An arm with holding brakes never loses its torque with the brakes open, whatever took the torque away. */
+    ew->brake_on = ew->brake_on || (ew->drive_on && (ew->stops.brake_after_ms != 0u));
     ew->drive_on = false;
     ew->off_pending = false;
 }

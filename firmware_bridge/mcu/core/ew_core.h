@@ -7,6 +7,7 @@
 #include "ew_frame.h"
 #include "ew_states.h"
 #include "ew_timeline.h"
+#include "ew_watch.h"
 
 #define EW_TX_BYTES 2048u  /* host-bound ring: longer would only be older */
 #define EW_EVENTS 16u      /* events that wait for their EVENT_ACK */
@@ -82,12 +83,19 @@ struct ew {
     ew_shadow_t shadow[EW_MAX_AXES]; /* the complement of axis, as the last tick left it */
     uint32_t chunk_id;
     uint16_t clipped;
+    ew_window_t window;
+    int64_t still_us;       /* when an axis last moved */
+    bool brake_on;          /* the holding brakes are ordered to grip */
+    int64_t brake_on_us;    /* since when */
 
     /* encoder */
     ew_drives_t bus;        /* the drives at work; their bindings as uploaded are in drives */
     uint32_t drive_told[EW_MAX_AXES]; /* errors that an EVENT has told */
     int32_t encoder[EW_MAX_AXES];
     int32_t effort[EW_MAX_AXES];
+    int64_t encoder_at_us[EW_MAX_AXES]; /* of each axis' last position, EW_NEVER_US: none since boot */
+    int64_t strained_us[EW_MAX_AXES];   /* since when it reports more than effort_max, EW_NEVER_US: it does not */
+    int64_t wild_us;        /* when an encoder last jumped farther than its axis can move, EW_NEVER_US: never */
     uint8_t encoder_axes;
     int64_t encoder_us;     /* EW_NEVER_US: none since boot */
     bool encoder_new;

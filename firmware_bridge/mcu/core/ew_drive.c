@@ -9,7 +9,22 @@ static uint8_t stale_axis(const ew_t *ew, int64_t now_us)
 
 bool ew_encoder_fresh(const ew_t *ew, int64_t now_us)
 {
-    return (ew->bus.seen > 0u) && (!ew->locked || (ew->bus.seen == ew->axes)) && (stale_axis(ew, now_us) == ew->bus.seen);
+    return (ew->bus.seen > 0u) && (!ew->locked || (ew->bus.seen == ew->axes)) && (stale_axis(ew, now_us) == ew->bus.seen) &&
+           ((ew->wild_us == EW_NEVER_US) || ((now_us - ew->wild_us) >= (int64_t)ew->port.encoder_timeout_us));
+}
+
+/* Compares a position with the one before it, before it is taken over. The limits are known while they are locked. */
+static void watch_jump(ew_t *ew, uint8_t axis, const ew_axis_drive_t *drive)
+{
+    const int64_t before_us = ew->encoder_at_us[axis];
+    if (!ew->locked || (axis >= ew->axes) || (before_us == EW_NEVER_US) ||
+        ew_encoder_plausible((int64_t)drive->position - ew->encoder[axis], drive->answered_us - before_us, &ew->limits[axis])) {
+        return;
+    }
+    ew->wild_us = drive->answered_us;
+    if (ew->drive_on) {
+        ew_fault(ew, EW_FAULT_ENCODER_IMPLAUSIBLE, (int32_t)axis, ew->tick_us);
+    }
 }
 
 /* Takes over what came in since the last look. */
@@ -19,7 +34,9 @@ static void collect(ew_t *ew)
         ew_axis_drive_t *drive = &ew->bus.drive[axis];
         if (drive->fresh) {
             drive->fresh = false;
+            watch_jump(ew, axis, drive);
             ew->encoder[axis] = drive->position;
+            ew->encoder_at_us[axis] = drive->answered_us;
             ew->effort[axis] = drive->effort;
             ew->encoder_us = drive->answered_us;
             ew->encoder_new = true;
@@ -100,7 +117,7 @@ void ew_command_drives(ew_t *ew, int64_t now_us)
         ew->bus.setpoint[axis] = ew_setpoint_micro(ew, axis);
         ew->bus.velocity[axis] = ew_setpoint_velocity(ew, axis);
     }
-    ew_drives_tick(&ew->bus, ew->drive_on, false, ew->stats.ticks, now_us);
+    ew_drives_tick(&ew->bus, ew->drive_on, ew->brake_on, ew->stats.ticks, now_us);
     ew->setpoint_new = true;
 }
 
@@ -172,6 +189,7 @@ size_t ew_drive_tx(ew_t *ew, uint8_t *bytes, size_t capacity)
     ew_setpoint_t setpoint;
     setpoint.tick = ew->stats.ticks;
     setpoint.flags = ew->drive_on ? EW_SETPOINT_FLAG_ENABLE : 0u;
+    setpoint.flags |= ew->brake_on ? EW_SETPOINT_FLAG_BRAKE : 0u;
     setpoint.setpoint_count = ew_drive_setpoint(ew, setpoint.setpoint, EW_MAX_AXES);
     body[0] = EW_MSG_SETPOINT;
     ew->setpoint_new = false;

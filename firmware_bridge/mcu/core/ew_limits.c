@@ -196,11 +196,8 @@ uint8_t ew_on_stops_set(ew_t *ew, ew_command_t *command)
     if (code != EW_ACK_CODE_OK) {
         return code;
     }
-    if (m.brake_after_ms != 0u) {
-        return ew_bad_value(command, 0);
-    }
-    if (m.torque_off_after_ms != 0u) {
-        return ew_bad_value(command, 1);
+    if ((m.brake_after_ms == 0u) && (m.torque_off_after_ms != 0u)) {
+        return ew_bad_value(command, 1); /* without brakes that grip there is no time after which torque may go */
     }
     ew->stops = m;
     return EW_ACK_CODE_OK;

@@ -104,6 +104,26 @@ static uint8_t axis_beyond(const ew_t *ew)
     return axis;
 }
 
+/* The first axis that needed more effort than it may for too long, or axes. */
+static uint8_t axis_strained(ew_t *ew, int64_t now_us)
+{
+    uint8_t first = ew->axes;
+    for (uint8_t axis = 0u; axis < ew->axes; axis++) {
+        const int64_t effort = ew->effort[axis];
+        const int64_t most = (int64_t)ew->limits[axis].effort_max;
+        if ((most == 0) || ((effort <= most) && (effort >= -most))) {
+            ew->strained_us[axis] = EW_NEVER_US;
+        } else if (ew->strained_us[axis] == EW_NEVER_US) {
+            ew->strained_us[axis] = now_us;
+        } else if (((now_us - ew->strained_us[axis]) >= EW_EFFORT_US) && (first == ew->axes)) {
+            first = axis;
+        } else {
+            /* too much, but not for long */
+        }
+    }
+    return first;
+}
+
 /* The first axis too far from its setpoint, or axes. */
 static uint8_t axis_astray(const ew_t *ew)
 {
@@ -129,25 +149,66 @@ void ew_move(ew_t *ew, int64_t now_us)
         ew_fault(ew, EW_FAULT_LIMITER_CHECK, (int32_t)beyond, now_us);
     }
     ew_shadow(ew);
+    const uint8_t far = ew_window_tick(&ew->window, ew->axis, ew->axes);
+    if ((far < ew->axes) && ew_may_move(ew->state)) {
+        ew_stop(ew, EW_STOP_CAUSE_WINDOW, false, now_us);
+    }
     const bool latched = (ew->state == EW_STATE_ESTOP) || (ew->state == EW_STATE_FAULT);
     if (ew->encoder_new && !latched) {
         const uint8_t astray = axis_astray(ew);
         if (astray < ew->axes) {
             ew_fault(ew, EW_FAULT_FOLLOWING_ERROR, (int32_t)astray, now_us);
         }
+        const uint8_t strained = axis_strained(ew, now_us);
+        if (strained < ew->axes) {
+            ew_fault(ew, EW_FAULT_EFFORT, (int32_t)strained, now_us);
+        }
     }
     ew->encoder_new = false;
 }
 
-/* Category 1: the drive goes off at standstill, or after BRAKE_MAX_US whatever the axes do. */
+/* Closes the holding brakes where there are some; true once they had the time to grip, or when there are none. */
+static bool brakes_hold(ew_t *ew, int64_t now_us)
+{
+    if (ew->stops.brake_after_ms == 0u) {
+        return true;
+    }
+    if (!ew->brake_on) {
+        ew->brake_on = true;
+        ew->brake_on_us = now_us;
+    }
+    return (now_us - ew->brake_on_us) >= ((int64_t)ew->stops.torque_off_after_ms * 1000);
+}
+
+/* Standing still in STOP: holds, then closes the brakes, then lets go, each when its time has come. */
+static void finish_stop(ew_t *ew, int64_t now_us)
+{
+    const int64_t brake_after_us = (int64_t)ew->stops.brake_after_ms * 1000;
+    const bool due = (brake_after_us != 0) && ((now_us - ew->still_us) >= brake_after_us);
+    if (ew->off_pending || due) {
+        const bool hold = brakes_hold(ew, now_us);
+        const bool late = ew->off_pending && ((now_us - ew->still_us) >= EW_BRAKE_MAX_US);
+        if ((hold && (ew->off_pending || (ew->stops.torque_off_after_ms != 0u))) || late) {
+            (void)ew_dispatch(ew, EW_EV_OFF, now_us);
+        }
+    }
+}
+
+/* Category 1: the drive goes off at standstill when the brakes hold, or after BRAKE_MAX_US whatever the axes do. */
 void ew_finish_stops(ew_t *ew, int64_t now_us)
 {
     const bool still = ew_standing_still(ew);
-    if ((ew->state == EW_STATE_STOP) && ew->off_pending && still) {
-        (void)ew_dispatch(ew, EW_EV_OFF, now_us);
+    if (!still) {
+        ew->still_us = now_us;
+    }
+    if ((ew->state == EW_STATE_STOP) && still) {
+        finish_stop(ew, now_us);
     }
     const bool latched = (ew->state == EW_STATE_ESTOP) || (ew->state == EW_STATE_FAULT);
-    if (latched && ew->drive_on && (still || ((now_us - ew->brake_us) >= EW_BRAKE_MAX_US))) {
-        ew_switch_off(ew);
+    if (latched && ew->drive_on) {
+        const bool hold = still && brakes_hold(ew, now_us);
+        if (hold || ((now_us - ew->brake_us) >= EW_BRAKE_MAX_US)) {
+            ew_switch_off(ew);
+        }
     }
 }

@@ -112,6 +112,7 @@ static uint8_t state_flags(const ew_t *ew, int64_t now_us)
     flags |= ew->locked ? EW_STATE_FLAG_LIMITS_LOCKED : 0u;
     flags |= (ew->noinit->estop != 0u) ? EW_STATE_FLAG_ESTOP_LATCHED : 0u;
     flags |= ew->estop_input ? EW_STATE_FLAG_ESTOP_INPUT : 0u;
+    flags |= ew->brake_on ? EW_STATE_FLAG_BRAKE_ON : 0u;
     return flags;
 }
 
