@@ -69,7 +69,7 @@ def shuttle(mcu: Mcu, amplitude: int, period_ms: int, turns: int, *, every_ms: i
 
 @pytest.mark.parametrize("every_ms", [20, 50, 130])
 def test_the_way_in_any_window_is_bounded_however_it_is_cut_into_chunks(every_ms: int) -> None:
-    """20 mm there and back in 400 ms is up to 27 mm of way in 250 ms although the axis never is farther than 20 mm away."""
+    """20 mm there and back in 400 ms is up to 27 mm of way in 250 ms and never farther than 20 mm away."""
     mcu = Mcu([row(window_max=30_000)]).ready([0])
     assert shuttle(mcu, 10_000, 400, 3, every_ms=every_ms) == 1200 and mcu.state == McuState.RUN
     mcu = Mcu([row(window_max=20_000)]).ready([0])
