@@ -14,7 +14,7 @@ from firmware_bridge.host import messages as m
 from firmware_bridge.host.messages import AckCode, McuState
 from tests.firmware.mcu import GRIPPER, WIDE, Mcu
 
-FAST = (-500_000, 500_000, 50_000_000, 2_000_000_000, 1_000_000, 1_000_000, 20, 4_000_000_000)
+FAST = (-500_000, 500_000, 50_000_000, 2_000_000_000, 1_000_000, 1_000_000, 20, 4_000_000_000, 0, 1_000_000, 20_000_000)
 """Limits that never bite: what comes out is the plan itself."""
 
 
@@ -204,7 +204,7 @@ def test_between_knots_the_plan_never_leaves_their_hull_and_meets_each_knot(step
     # A monotone cubic accelerates by 18 step / dt^2 at most: keep below the 2000 um/tick^2 of the limiter.
     most = min(400_000 / len(steps), 100 * (dt_us / 1000) ** 2)
     knots = [0, *(int(total * most / 1000) for total in itertools.accumulate(steps))]
-    limits = (-500_000, 500_000, 100_000_000, 2_000_000_000, 200_000_000, 1_000_000, 20, 4_000_000_000)
+    limits = (-500_000, 500_000, 100_000_000, 2_000_000_000, 200_000_000, *FAST[5:])
     mcu = Mcu([limits]).ready([knots[0]])
     ack = mcu.ask(mcu.chunk([(q,) for q in knots], lead_us=10_000, dt_us=dt_us, blend_ms=0))
     assert ack.code == AckCode.OK

@@ -47,7 +47,9 @@ ew_place_t ew_curve_place(const ew_knot_t *a, const ew_knot_t *b, int64_t now_us
 {
     const uint64_t length = (uint64_t)(b->at_us - a->at_us);
     ew_place_t place = {a, b, 0u, 0u, now_us >= b->at_us};
-    if ((now_us > a->at_us) && !place.whole) {
+    if (place.whole) {
+        place.at = UINT32_MAX;
+    } else if (now_us > a->at_us) {
         place.at = (uint32_t)(((uint64_t)(now_us - a->at_us) << 32) / length);
     }
     if (length > (uint64_t)EW_TICK_US) {

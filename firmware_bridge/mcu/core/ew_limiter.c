@@ -1,6 +1,6 @@
 #include "ew_limiter.h"
 
-#define CHORDS 3u /* steps towards the best jerk; the ends are tried first, and the next tick refines what is left */
+#define CHORDS 2u /* steps towards the best jerk; the ends are tried first, and the next tick refines what is left */
 #define HALVINGS 5u
 
 static int64_t clamp(int64_t value, int64_t low, int64_t high)
