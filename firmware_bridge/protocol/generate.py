@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from firmware_bridge.protocol.emit_c import emit_c
+from firmware_bridge.protocol.emit_dbc import emit_dbc
 from firmware_bridge.protocol.emit_docs import emit_faults, emit_protocol
 from firmware_bridge.protocol.emit_python import emit_python
 
@@ -22,6 +23,7 @@ def outputs() -> dict[Path, str]:
         Path("firmware_bridge/host/messages.py"): emit_python(),
         Path("docs/protocol.md"): emit_protocol(),
         Path("docs/mcu-faults.md"): emit_faults(),
+        Path("docs/edge-wam.dbc"): emit_dbc(),
     }
 
 
