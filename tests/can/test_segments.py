@@ -252,6 +252,16 @@ def test_a_transfer_that_stops_half_way_is_closed_after_its_time(native: ctypes.
         assert _numbers(reassembler)[0] == 0 and _numbers(reassembler)[1] >= 1
 
 
+def test_a_missing_frame_closes_the_transfer_at_the_next_one(native: ctypes.CDLL) -> None:
+    frames = frames_of(bytes([m.Chunk.TYPE]) + bytes(200), 1, fd=True)
+    for reassembler, feed in _both(native):
+        feed(frames[0], 0)
+        feed(frames[2], 0)
+        assert _numbers(reassembler) == (0, 1, 0, 0)
+        feed(frames[3], 0)
+        assert _numbers(reassembler) == (0, 1, 0, 0), "one transfer, counted once"
+
+
 def test_transfers_of_which_nothing_came_are_counted_by_their_ids(native: ctypes.CDLL) -> None:
     body = bytes([m.Event.TYPE]) + bytes(30)
     for reassembler, feed in _both(native):
