@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from firmware_bridge.errors import FirmwareError
+from firmware_bridge.hil.echo_plant import EchoPlant
 from firmware_bridge.host.emulator import Emulator, EmulatorOptions
-from tests.link.echo_plant import EchoPlant
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "microvm"
@@ -101,7 +101,7 @@ def initramfs(modules: Path) -> Path:
             *loading,
             "mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=262144 root /host",
             "for d in proc sys dev; do mount -o bind /$d /host/$d; done",
-            "mount -t tmpfs tmp /host/tmp",
+            "cp /bin/busybox /dev/busybox",  # writable in there, and has ip
             "ip link set lo up",
             f"cd /host && chroot /host /bin/sh -c 'cd {ROOT} && PYTHONDONTWRITEBYTECODE=1 exec {sys.executable} "
             "-m tests.can.microvm_guest /dev/ttyS1'",

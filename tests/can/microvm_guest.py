@@ -31,7 +31,7 @@ CLOCK_ERROR_NS = 5_000_000
 
 
 def _sh(command: str) -> None:
-    done = subprocess.run(["/bin/busybox", "sh", "-c", command], capture_output=True, text=True, check=False)
+    done = subprocess.run(["/dev/busybox", "sh", "-c", command.replace("ip ", "/dev/busybox ip ")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
 
 

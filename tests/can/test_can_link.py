@@ -243,8 +243,9 @@ def test_a_host_on_the_serial_line_cannot_take_over_an_armed_arm(make_rig: MakeR
     session = rig.link.state.session
     rig.mcu.write(_serial(m.HelloReq(1)))
     rig.mcu.write(_serial(m.Disarm(), session))
-    rig.run(0.1)
-    assert rig.link.state.mcu_state is McuState.ARMED
+    rig.run(0.3)
+    assert rig.mcu.mcu_state is McuState.ARMED
+    assert rig.link.state.age_ns < 20_000_000, "the host is not told any more"
 
 
 def test_whoever_says_hello_while_the_drive_is_off_becomes_the_host(make_rig: MakeRig) -> None:

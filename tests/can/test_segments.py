@@ -262,6 +262,15 @@ def test_a_missing_frame_closes_the_transfer_at_the_next_one(native: ctypes.CDLL
         assert _numbers(reassembler) == (0, 1, 0, 0), "one transfer, counted once"
 
 
+@pytest.mark.parametrize("kind", [m.Estop, m.Hold, m.Arm, m.LimitsSet])
+def test_a_body_under_the_identifier_of_another_is_not_delivered(native: ctypes.CDLL, kind: type) -> None:
+    body = bytes([kind.TYPE]) + bytes(40)  # type: ignore[attr-defined]
+    for reassembler, feed in _both(native):
+        for frame in segment(sealed(body), frame_id(m.Chunk.TYPE, 1, to_host=False), 0, fd=True):
+            assert feed(frame, 0) is None
+        assert _numbers(reassembler) == (0, 1, 0, 0)
+
+
 def test_transfers_of_which_nothing_came_are_counted_by_their_ids(native: ctypes.CDLL) -> None:
     body = bytes([m.Event.TYPE]) + bytes(30)
     for reassembler, feed in _both(native):
