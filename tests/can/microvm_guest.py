@@ -30,9 +30,11 @@ SIOCGIFNAME = 0x8910
 CLOCK_ERROR_NS = 5_000_000
 
 
-def _sh(command: str) -> None:
-    done = subprocess.run(["/dev/busybox", "sh", "-c", command.replace("ip ", "/dev/busybox ip ")], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
+def _sh(*commands: str) -> None:
+    """BusyBox's ``ip``: this machine's files need not have one."""
+    for command in commands:
+        done = subprocess.run(["/dev/busybox", *command.split()], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
 
 
 def _percentile(values: list[float], share: float) -> float:
@@ -41,7 +43,7 @@ def _percentile(values: list[float], share: float) -> float:
 
 def raw_frames_pass_vcan(_tty: str) -> str:
     """AF_CAN raw sockets, FD, both ways."""
-    _sh("ip link add dev vcan0 type vcan && ip link set vcan0 mtu 72 && ip link set vcan0 up")
+    _sh("ip link add dev vcan0 type vcan", "ip link set vcan0 mtu 72", "ip link set vcan0 up")
     times = []
     with (
         can.Bus(interface="socketcan", channel="vcan0", fd=True) as a,
@@ -150,7 +152,7 @@ def the_firmware_is_driven_through_the_kernels_slcan(tty: str) -> str:
 
 def the_firmware_is_driven_with_fd_frames_through_vcan(tty: str) -> str:
     """vcan0 to slcan by a relay, because no adapter's kernel driver is here."""
-    _sh("ip link add dev vcan1 type vcan && ip link set vcan1 mtu 72 && ip link set vcan1 up")
+    _sh("ip link add dev vcan1 type vcan", "ip link set vcan1 mtu 72", "ip link set vcan1 up")
     stop = threading.Event()
     line = SlcanBus(tty, 1_000_000, 5_000_000, tty_baudrate=115_200)
     wire = can.Bus(interface="socketcan", channel="vcan1", fd=True)

@@ -204,6 +204,22 @@ def test_bus_off_drops_what_waits_counts_it_and_the_link_comes_back(make_rig: Ma
     assert stats is not None and (stats.can_errors, stats.can_bus_off) == (17, 1)
 
 
+def test_what_waited_when_the_controller_left_the_bus_is_not_sent_when_it_is_back(make_rig: MakeRig) -> None:
+    rig = make_rig(fd=False)
+    rig.link.connect()
+    take = rig.mcu.take
+    rig.mcu.take = lambda: None  # type: ignore[method-assign]
+    for _ in range(30):
+        rig.mcu.tick()
+    rig.mcu.status(bus_offs=1, bus_off=True)
+    rig.mcu.status(bus_offs=1)
+    assert take() is None
+    for _ in range(10):
+        rig.mcu.tick()
+    frame = take()
+    assert frame is not None and frame.data[-1] & 0x80, "the middle of a transfer of before"
+
+
 def test_a_bus_that_is_too_slow_gets_fewer_states_and_never_old_ones(make_rig: MakeRig) -> None:
     rig = make_rig(fd=False)
     rig.link.connect()
