@@ -290,7 +290,7 @@ def open_can(options: CanOptions) -> CanTransport:
         raise LinkError(
             f"CAN bus {name} cannot be opened: {error}",
             expected="an interface that exists, is up and has the bit rate that was configured",
-            remedy="ip link set can0 up type can bitrate 1000000 dbitrate 5000000 fd on; see docs/can.md",
+            remedy="ip link set can0 up type can bitrate 1000000 dbitrate 5000000 fd on restart-ms 100",
         ) from error
     return CanTransport(bus, node=options.node, fd=options.fd, name=name)
 
