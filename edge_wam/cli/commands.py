@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge_wam.cli import benching, bundle, firmware
+from edge_wam.cli import benching, bundle, firmware, hil
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(firmware.app, name="firmware")
+app.add_typer(hil.app, name="hil")
 app.add_typer(benching.app, name="bench", short_help="Measure latency on this machine.")
 
 Config = Annotated[

@@ -1,31 +1,28 @@
 """The scripted host: arms, moves along the scenario's tour, and misbehaves when the scenario says so.
 
-Called cycle by cycle in lockstep; in real time it is a process of its own, so that it can be killed:
-
-    python -m edge_wam.hil.host --socket SOCKET --scenario FILE [--clock wall|mcu] [--clock-error-ms MS]
-
-It then prints one word per line: CONNECTED, ARMED, MOVING, ``REFUSED kind``, ``INJECTED kind``.
+Called cycle by cycle in lockstep; in real time it is a process of its own, so that it can be killed.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
+import os
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
+from multiprocessing.connection import Connection
 
 import numpy as np
 
 from edge_wam.contracts import F64
 from edge_wam.embodiment import Embodiment, load_embodiment
+from edge_wam.hil.counted import CountedTransport
 from edge_wam.hil.injections import INJECTIONS
-from edge_wam.hil.scenario import Injection, Scenario, load_scenario
+from edge_wam.hil.scenario import Injection, Scenario
 from edge_wam.limit_table import limit_table
 from firmware_bridge.errors import FirmwareError, LinkError, TransportClosed
 from firmware_bridge.hil.rude_link import RudeLink
 from firmware_bridge.host.conversation import Clock
-from firmware_bridge.host.messages import Degrade
+from firmware_bridge.host.messages import ChunkEncoding, Degrade
 from firmware_bridge.host.transport import Transport, open_unix
 
 KNOTS = 16
@@ -36,6 +33,8 @@ REPLAN_NS = 100_000_000
 """As the runtime plans. With the 100 ms to HOST_SILENT it stays below the 250 ms to POLICY_FROZEN: a host that dies at
 any moment of its cycle is found out by its silence."""
 CYCLE_NS = 10_000_000
+_NICE = -10
+"""As the emulator: what a PC's other work does to a host is not what is tested. Only where that is allowed."""
 SELF_MADE = frozenset(kind for kind, row in INJECTIONS.items() if row.room == "host") - {"host_kill", "host_stop"}
 """What the host does to itself."""
 
@@ -59,7 +58,10 @@ class ScriptedHost:
         clock_error_ns: int, say: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.clock = JumpingClock(clock)
-        self.link = RudeLink(transport, limit_table(robot), clock=self.clock, max_clock_error_ns=clock_error_ns)
+        self.link = RudeLink(
+            transport, limit_table(robot), clock=self.clock, max_clock_error_ns=clock_error_ns,
+            encoding=ChunkEncoding.I16_LSB,  # half the bytes of an emulated wire, at 0.2 mrad
+        )
         self.refused: dict[str, int] = {}
         self._say = say
         self._tour = scenario.motion.tour()
@@ -175,26 +177,20 @@ class ScriptedHost:
                 self._until_ns[one.kind] = one.at_ms + (one.duration_ms or float("inf"))
 
 
-def main() -> int:
-    """Entry of the process."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--socket", required=True)
-    parser.add_argument("--scenario", type=Path, required=True)
-    parser.add_argument("--clock", choices=["wall", "mcu"], default="wall")
-    parser.add_argument("--clock-error-ms", type=float, default=5.0)
-    arguments = parser.parse_args()
-    scenario = load_scenario(arguments.scenario)
-    robot = load_embodiment(scenario.robot)
-    transport: Transport = open_unix(arguments.socket)
+def host_process(say: Connection, socket: str, scenario: str, counted: bool, clock_error_ms: float) -> None:
+    """Entry of the process: ``scenario`` as JSON; ``counted``: the MCU's time runs slower than the wall's. Says
+    CONNECTED, ARMED, MOVING, ``REFUSED kind``, ``INJECTED kind`` and, should it come to that, ``ENDED why``."""
+    with suppress(OSError):
+        os.nice(_NICE)
+    parsed = Scenario.model_validate_json(scenario)
+    transport: Transport = open_unix(socket)
     clock: Clock = time.monotonic_ns
-    if arguments.clock == "mcu":
-        from edge_wam.hil.counted import CountedTransport
-
-        transport = counted = CountedTransport(transport)
-        clock = counted.clock
+    if counted:
+        transport = counted_transport = CountedTransport(transport)
+        clock = counted_transport.clock
     host = ScriptedHost(
-        transport, scenario, robot, clock, clock_error_ns=round(arguments.clock_error_ms * 1e6),
-        say=lambda words: print(words, flush=True),
+        transport, parsed, load_embodiment(parsed.robot), clock, clock_error_ns=round(clock_error_ms * 1e6),
+        say=lambda words: say.send_bytes(words.encode()),
     )  # fmt: skip
     try:
         host.start()
@@ -204,9 +200,4 @@ def main() -> int:
             cycle = max(cycle + CYCLE_NS, clock() - 5 * CYCLE_NS)
             host.serve_until(cycle)
     except FirmwareError as error:
-        print(f"ENDED {type(error).__name__} {error.what}", flush=True)
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        say.send_bytes(f"ENDED {type(error).__name__}: {error.what}".encode())

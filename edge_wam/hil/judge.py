@@ -22,6 +22,13 @@ from firmware_bridge.host.messages import (
 
 MICRO = 1e-6
 """Orders are whole micro-units."""
+_SILENCING = frozenset({
+    "host_kill", "host_stop", "clock_jump", "chunk_storm", "link_cut", "link_silent", "bit_errors", "babble",
+    "frames_truncated", "frames_flipped", "frames_reordered", "frames_delayed",
+})  # fmt: skip
+"""Injections that may silence the host; with any other its silence is the PC's doing."""
+_BEFORE_US = 50_000
+"""A host's own clock begins a lead time (60 ms) before the microcontroller's motion does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +151,11 @@ def _resets(verdict: Verdict, expect: Expect, evidence: Evidence) -> None:
         if expect.reset_pc:
             pc = hello.reset_pc if hello is not None else 0
             verdict.add("its program counter was kept", pc != 0, f"{pc:#010x}")
+    if len(evidence.boots) > 1:
+        booted = evidence.events(EventKind.STATE, len(evidence.boots) - 1)
+        safe = [e.at_us for e in booted if e.arg1 in (McuState.DISARMED, McuState.FAULT, McuState.ESTOP)]
+        if safe:
+            verdict.reactions["boot -> drive off"] = safe[0] / 1e3
     if expect.stays_disarmed:
         after = evidence.orders[1:]
         enabled = sum(int(orders.enabled.sum()) for orders in after)
@@ -189,27 +201,47 @@ def first_stop(evidence: Evidence) -> Event | None:
     return min(found, key=lambda event: event.at_us) if found else None
 
 
-def braking_tick(orders: Orders, from_tick: int) -> int | None:
-    """The first tick at or after ``from_tick`` from which the fastest axis only slows down, to standstill.
+def void(scenario: Scenario, evidence: Evidence) -> str:
+    """Why this run tells nothing: the machine itself stopped the arm before anything was injected. Empty if it did not.
 
-    None if it was not moving, or has not come to rest.
+    Only in real time, where a PC that stalls for 100 ms silences its host for as long.
     """
-    at = int(np.searchsorted(orders.tick, from_tick))
-    if at < 2 or at >= len(orders.tick):
+    if evidence.target in ("lockstep", "board") or not scenario.inject:
+        return ""
+    stop = first_stop(evidence)
+    kinds = {one.kind for one in scenario.inject}
+    silent = stop is not None and stop.kind == EventKind.STOP and stop.arg0 == StopCause.HOST_SILENT
+    if silent and not kinds & _SILENCING:
+        return f"the PC silenced its own host; the bench stalled for {evidence.stalls_ms[0]:.0f} ms"
+    first_us = evidence.begin_us + min(one.at_ms for one in scenario.inject) * 1000
+    if stop is not None and stop.at_us < first_us - _BEFORE_US:
+        return (
+            f"stopped {(first_us - stop.at_us) / 1e3:.0f} ms before anything was injected; the bench stalled for "
+            f"{evidence.stalls_ms[0]:.0f} ms, the emulated processor for {evidence.stalls_ms[1]:.0f} ms"
+        )
+    return ""
+
+
+def braking_tick(orders: Orders, from_tick: int) -> int | None:
+    """The first tick at or after ``from_tick`` from which the fastest axis only slows down, to standstill or until the
+    drive goes off. None if it was not moving, or has not come to rest.
+    """
+    live = orders.where(orders.enabled)
+    at = int(np.searchsorted(live.tick, from_tick))
+    if at < 2 or at >= len(live.tick):
         return None
-    axis = int(np.abs(orders.setpoint[at - 1] - orders.setpoint[at - 2]).argmax())
-    gaps = np.maximum(np.diff(orders.tick), 1)
-    step = np.abs(np.diff(orders.setpoint[:, axis])) / gaps
-    moving = step > 2 * MICRO
-    if not moving[at - 2]:
+    axis = int(np.abs(live.setpoint[at - 1] - live.setpoint[at - 2]).argmax())
+    step = np.abs(np.diff(live.setpoint[:, axis])) / np.maximum(np.diff(live.tick), 1)
+    if step[at - 2] <= 2 * MICRO:
         return None
     for index in range(at - 1, len(step)):
         # step[index] leads to order index + 1; more than the rounding of two orders must be gone.
         if step[index] < step[index - 1] - 1.5 * MICRO:
             rest = step[index:]
             stands = np.flatnonzero(rest <= 1.01 * MICRO)
-            if len(stands) and (np.diff(rest[: stands[0] + 1]) <= 2.1 * MICRO).all():
-                return int(orders.tick[index + 1])
+            end = int(stands[0]) + 1 if len(stands) else len(rest)
+            if (np.diff(rest[:end]) <= 2.1 * MICRO).all():
+                return int(live.tick[index + 1])
     return None
 
 

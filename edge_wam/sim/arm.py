@@ -148,6 +148,10 @@ class ArmPlant:
         self._brake_order = brake
         self._order = np.array(setpoint, np.float64)
 
+    def switch_off(self) -> None:
+        """The enable goes away; what was ordered last is kept for when it comes back."""
+        self._enabled = False
+
     def tick(self) -> None:
         """One millisecond."""
         self.ticks += 1

@@ -16,7 +16,7 @@ from firmware_bridge.hil.gdb_stub import PC, SPIN, GdbStub
 FREE_RAM = 0x2030_0000
 """In the board's 4 MB of RAM, far from the firmware's data and stack; a reset leaves it alone."""
 _STORM, _PUSHER, _STAMPER = FREE_RAM + 0x40, FREE_RAM + 0x80, FREE_RAM + 0xC0
-_HUNG_AT, _DYING_AT = FREE_RAM + 0x100, FREE_RAM + 0x104
+_HUNG_AT, _DYING_AT, _BEGAN_AT = FREE_RAM + 0x100, FREE_RAM + 0x104, FREE_RAM + 0x108
 """Where the counter is stamped by what hangs, and between the watchdog's first stage and the reset."""
 _CYCLES_PER_MS = 25_000
 _TIMER = 0x4000_2004
@@ -34,9 +34,10 @@ _OPEN = bytes.fromhex("62b6")
 """``cpsie i``: the loop may have been halted asleep, which it does with interrupts masked."""
 _PUSH_UNTIL_R8 = bytes.fromhex("ffb4c545fcd8") + SPIN
 """``1: push {r0-r7}; cmp sp, r8; bhi 1b; b .``"""
-_STORM_CODE = bytes.fromhex("034a0448044b01681160013bfbd17047")
+_STORM_CODE = bytes.fromhex("054a0648064b916809b90168916001681160013bfbd17047")
 """A handler that stamps the counter for a while and leaves the cause of its interrupt as it is. Its literals follow it:
-``ldr r2, =stamp; ldr r0, =timer; ldr r3, =turns; 1: ldr r1, [r0]; str r1, [r2]; subs r3, #1; bne 1b; bx lr``"""
+``ldr r2, =stamp; ldr r0, =timer; ldr r3, =turns; ldr r1, [r2, #8]; cbnz r1, 1f; ldr r1, [r0]; str r1, [r2, #8];
+1: ldr r1, [r0]; str r1, [r2]; subs r3, #1; bne 1b; bx lr``: the first stamp of all is kept apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,15 @@ class Moment:
 
     timer: int
     since_feed_cycles: int
+
+    @property
+    def now_us(self) -> int:
+        """The MCU's own clock then; right for the first 171 s after a boot."""
+        return (~self.timer & 0xFFFFFFFF) * 1000 // _CYCLES_PER_MS
+
+    def ms_until(self, timer: int) -> float:
+        """From this moment to a later reading of the counter."""
+        return ((self.timer - timer) & 0xFFFFFFFF) / _CYCLES_PER_MS
 
     def ms_since_feed(self, timer: int) -> float:
         """Time from the last feed of the watchdog to a later reading of the counter."""
@@ -78,6 +88,11 @@ def _moment(gdb: GdbStub) -> Moment:
     return Moment(timer, gdb.read_word(_WATCHDOG_LOAD) - gdb.read_word(_WATCHDOG_VALUE))
 
 
+def spare_ram(elf: Path) -> int:
+    """An address between the firmware's data and its stack, on any board: nothing overwrites what is put there."""
+    return (symbols(elf)["_bss_end"][0] + 255) & ~255
+
+
 def hang(gdb: GdbStub, *, masked: bool = False) -> Moment:
     """The processor spins from now on, with its interrupts masked or not, and stamps the counter as it does."""
     moment = _moment(gdb)
@@ -93,6 +108,7 @@ def interrupt_storm(gdb: GdbStub) -> Moment:
     moment = _moment(gdb)
     literals = (_HUNG_AT, _TIMER, _STORM_TURNS)
     gdb.write_memory(_STORM, _STORM_CODE + b"".join(value.to_bytes(4, "little") for value in literals))
+    gdb.write_word(_BEGAN_AT, 0)
     gdb.write_word(_RECEIVE_VECTOR, _STORM | 1)
     return moment
 
@@ -126,11 +142,17 @@ def watch_the_end(gdb: GdbStub, elf: Path) -> None:
     gdb.set_register(PC, _STAMPER)
 
 
-def early_warning_ms(gdb: GdbStub, moment: Moment) -> float:
-    """After the reset: from the last feed of the watchdog to its first stage, which ended what hung."""
-    return moment.ms_since_feed(gdb.read_word(_HUNG_AT))
-
-
-def reset_ms(gdb: GdbStub, moment: Moment) -> float:
-    """After the reset: from the last feed of the watchdog to the last instruction before it."""
-    return moment.ms_since_feed(gdb.read_word(_DYING_AT))
+def times_ms(gdb: GdbStub, moment: Moment, kind: str) -> dict[str, float]:
+    """After the reset: what the stamps say, to the last instruction before it. From the last feed of the watchdog where
+    the fault ended all feeding at once; from the injection (of a storm: its first interrupt)."""
+    dying = gdb.read_word(_DYING_AT)
+    if kind == "interrupt_storm":
+        began = Moment(gdb.read_word(_BEGAN_AT), 0)
+        return {
+            "injection -> early_warning": began.ms_until(gdb.read_word(_HUNG_AT)),
+            "injection -> reset": began.ms_until(dying),
+        }
+    out = {"injection -> reset": moment.ms_until(dying), "last_feed -> reset": moment.ms_since_feed(dying)}
+    if kind != "stack_overflow":
+        out["last_feed -> early_warning"] = moment.ms_since_feed(gdb.read_word(_HUNG_AT))
+    return out

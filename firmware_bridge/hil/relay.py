@@ -44,8 +44,8 @@ class Relay:
         self.passed: list[bytes] = []
         """What came from the host, as it came."""
         self.sessions: set[int] = set()
-        self.seen_s: list[float] = []
-        """Monotonic time at which each of :meth:`messages` was read."""
+        self.newest: State | None = None
+        """The last STATE that was heard."""
         self._messages: list[McuMessage] = []
         self._lock = threading.Lock()
         self._receiver = FrameReceiver()
@@ -152,7 +152,6 @@ class Relay:
         except TransportClosed:
             self._stop = True  # there is no microcontroller any more
             return False
-        now = time.monotonic()
         for body in self._receiver.feed(data):
             frame = LinkFrame.unpack(body)
             if frame is None or frame.type not in MCU_MESSAGES:
@@ -160,7 +159,8 @@ class Relay:
             message = MCU_MESSAGES[frame.type].unpack(frame.payload)
             with self._lock:
                 self._messages.append(message)
-                self.seen_s.append(now)
+                if isinstance(message, State):
+                    self.newest = message
                 self.sessions.add(frame.session)
         if self._host is not None:
             self._to_host(self._host, self.to_host(data))
