@@ -39,8 +39,8 @@ from firmware_bridge.host.messages import Estop, EventKind, McuMessage, McuState
 from firmware_bridge.host.transport import FdTransport, open_serial
 from firmware_bridge.mcu.build import DEFAULT_OUT
 
-_START_S = 40.0
-"""From starting the host to the first motion: Python itself needs seconds on a busy PC, counted time twice that."""
+_START_S = 90.0
+"""From starting the host to the first motion. Counted time stands still where a PC has other work: it may take long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,13 +92,14 @@ class ArmPlant:
         self.servos = Servos(self.spec.servo, self.motor)
         self._order = self.motor
         self._enabled = False
+        self._parked = True  # rests on its stand until the drive comes on for the first time
         self._brake_order = False
         self._brake_ticks = self.spec.brake_delay_ms  # closed at the beginning: the drive is off
         self._faults: list[PlantFault] = []
         self._held: dict[int, float] = {}
         self._reading = self.servos.quantise(self.motor)
         self.ticks = 0
-        self._set_brakes(self.spec.brakes)
+        self._set_brakes(True)
 
     @property
     def motor(self) -> F64:
@@ -144,6 +145,7 @@ class ArmPlant:
             return
         if enabled and not self._enabled:
             self.servos.restart(self.motor)
+            self._parked = False
         self._enabled = enabled
         self._brake_order = brake
         self._order = np.array(setpoint, np.float64)
@@ -158,7 +160,7 @@ class ArmPlant:
         self._reading = self._sense()
         close = not self._enabled or self._brake_order
         self._brake_ticks = self._brake_ticks + 1 if close else 0
-        self._set_brakes(self.brakes_closed)
+        self._set_brakes(self.brakes_closed or self._parked)
         if self._enabled:
             torque = self._sabotage(self.servos.drive(self._order, self._reading))
         else:
