@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edge_wam.contracts import F64
-from firmware_bridge.host.messages import Event, EventKind, Hello, McuMessage, State, Stats
+from firmware_bridge.host.framing import FrameReceiver, LinkFrame
+from firmware_bridge.host.messages import Event, EventKind, Heartbeat, Hello, McuMessage, State, Stats
 from firmware_bridge.host.plant_port import DriveCommand
 
 _BACK_US = 100_000
@@ -66,6 +67,16 @@ def split_boots(messages: Iterable[McuMessage]) -> list[Boot]:
         elif isinstance(message, Stats):
             boot.stats.append(message)
     return boots
+
+
+def heartbeat_stamps(sent: bytes) -> list[int]:
+    """Stamps of the heartbeats in what a host has sent, MCU clock in us."""
+    out = []
+    for body in FrameReceiver().feed(sent):
+        frame = LinkFrame.unpack(body)
+        if frame is not None and frame.type == Heartbeat.TYPE:
+            out.append(Heartbeat.unpack(frame.payload).sent_us)
+    return out
 
 
 @dataclass(frozen=True)
@@ -128,6 +139,7 @@ class Evidence:
         joint_tick [M], joint [M, D]: truth of the plant by control tick of the first boot, axis units.
         marks: what was injected.
         host: what the host said; ``refused``: chunks that its own checks or the link refused, by kind of error.
+        heartbeats_us: stamps of the heartbeats that the host gave to the cable, MCU clock by its estimate.
         measured_ms: times that a debugger took from the MCU's own counter, by name.
         notes: about the bench, for people.
         stalls_ms: longest waits of the bench, and of the emulated processor: what was measured while the machine
@@ -144,6 +156,7 @@ class Evidence:
     marks: list[Mark]
     host: list[str] = field(default_factory=list)
     refused: dict[str, int] = field(default_factory=dict)
+    heartbeats_us: list[int] = field(default_factory=list)
     measured_ms: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     stalls_ms: tuple[float, float] = (0.0, 0.0)

@@ -246,7 +246,8 @@ def braking_tick(orders: Orders, from_tick: int) -> int | None:
 
 
 def _reference(reaction: Reaction, boot: Boot, evidence: Evidence, at_us: int) -> int | None:
-    """MCU clock of ``after``; ages are whole milliseconds rounded down, so the earliest moment that they allow."""
+    """MCU clock of ``after``. Ages are whole milliseconds rounded down: the stamp of the heartbeat that they mean, or
+    else the earliest moment that they allow."""
     if reaction.after == "injection":
         marks = [mark for mark in evidence.marks if mark.exact and mark.boot == 0 and mark.at_us <= at_us]
         return marks[-1].at_us if marks else None
@@ -259,7 +260,12 @@ def _reference(reaction: Reaction, boot: Boot, evidence: Evidence, at_us: int) -
     if state is None:
         return None
     age = state.heartbeat_age_ms if reaction.after == "last_heartbeat" else state.policy_age_ms
-    return state.now_us - age * 1000 - 999
+    latest = state.now_us - age * 1000
+    if reaction.after == "last_heartbeat":
+        meant = [stamp for stamp in evidence.heartbeats_us if latest - 999 <= stamp <= latest]
+        if meant:
+            return meant[-1]
+    return latest - 999
 
 
 def _reaction(verdict: Verdict, reaction: Reaction, evidence: Evidence) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_wam.contracts import F64
 from edge_wam.embodiment import load_embodiment
-from edge_wam.hil.evidence import Evidence, Mark, Orders, split_boots
+from edge_wam.hil.evidence import Evidence, Mark, Orders, heartbeat_stamps, split_boots
 from edge_wam.hil.faults import cable_faults, plant_fault
 from edge_wam.hil.host import CYCLE_NS, SELF_MADE, ScriptedHost
 from edge_wam.hil.injections import INJECTIONS
@@ -54,6 +54,7 @@ class LockstepBench:
         self._to_mcu: Mangle = intact
         self._to_host: Mangle = intact
         self._inbox = b""
+        self._sent = bytearray()
         self._pulled = False
         self._killed = False
         self._asleep_until_ms = -math.inf
@@ -71,6 +72,7 @@ class LockstepBench:
     def write(self, frame: bytes) -> None:
         if self._pulled:
             raise TransportClosed("the cable was pulled")
+        self._sent += frame
         self._push(self._to_mcu(frame))
 
     def read(self) -> bytes:
@@ -222,4 +224,5 @@ class LockstepBench:
             marks=self._marks,
             host=self._said,
             refused=dict(self._host.refused),
+            heartbeats_us=heartbeat_stamps(bytes(self._sent)),
         )

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_wam.embodiment import load_embodiment
-from edge_wam.hil.evidence import Evidence, Mark, split_boots, split_orders
+from edge_wam.hil.evidence import Evidence, Mark, heartbeat_stamps, split_boots, split_orders
 from edge_wam.hil.faults import cable_faults, plant_fault
 from edge_wam.hil.host import SELF_MADE, host_process
 from edge_wam.hil.injections import INJECTIONS, Target
@@ -93,6 +93,7 @@ class RealTimeBench:
         self._notes: list[str] = []
         self._repairs: list[tuple[float, Callable[[], None]]] = []
         self._older: list[McuMessage] = []
+        self._sent_before = b""
         self._base_us = 0
         self._latest_us = 0
         self._emulator: Emulator | None = None
@@ -289,9 +290,13 @@ class RealTimeBench:
         self._emulator.close()
         self._relay.close()
         self._older += self._relay.messages()
+        self._sent_before = self._sent()
         link, drive = self._connect()
         self._plant.attach(drive)
         self._relay = Relay(self._folder / "host-again", link)
+
+    def _sent(self) -> bytes:
+        return b"".join(self._relay.passed)
 
     # -- what was seen ------------------------------------------------------------------------------------------------
 
@@ -310,6 +315,7 @@ class RealTimeBench:
         return Evidence(
             target=self._target, bench=bench, boots=boots, orders=orders, begin_us=self._began_us,
             joint_tick=ticks, joint=joints if len(joints) else np.zeros((0, self._robot.dof)), marks=marks,
-            host=list(self._said), refused=refused, measured_ms=self._measured, notes=self._notes,
+            host=list(self._said), refused=refused,
+            heartbeats_us=heartbeat_stamps(self._sent_before + self._sent()), measured_ms=self._measured, notes=self._notes,
             stalls_ms=(self._plant.longest_gap_s * 1e3, max(waits, default=0.0)),
         )  # fmt: skip

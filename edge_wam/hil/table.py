@@ -196,9 +196,11 @@ def campaign(
     table = out.with_suffix(".csv")
     table.parent.mkdir(parents=True, exist_ok=True)
     complete = True
-    for row in rows:
-        done = {int(one.values["run"]) for one in read_results(table) if one.values["fault"] == row.fault}
-        for run in sorted(set(range(1, runs + 1)) - done):
+    done = {(one.values["fault"], int(one.values["run"])) for one in read_results(table)}
+    for run in range(1, runs + 1):  # all faults in turn, so that an unfinished table is evenly filled
+        for row in rows:
+            if (row.fault, run) in done:
+                continue
             if time.monotonic() > deadline:
                 complete = False
                 break
@@ -251,9 +253,9 @@ _PAGE = """# Faults injected into the emulated microcontroller
 
 Made by `edge-wam hil table`; every run is a line of [firmware-faults.csv](firmware-faults.csv). The firmware runs in
 QEMU's model of an MPS2 board (Cortex-M4F), the 6-axis arm of `robots/arm6.toml` in MuJoCo at its drive stream, the host
-is a process of its own. Times are the microcontroller's own clock, in milliseconds. An age that it reports in whole
-milliseconds is taken as the longest that it can mean, so the first five rows are up to 1 ms too long. Time is counted
-in instructions (`-icount`), so the shipped numbers hold: 20 ms watchdog, 50 ms for the encoder, 4 ms between ticks.
+is a process of its own. Times are the microcontroller's own clock, in milliseconds. The age of the policy counter is
+reported in whole milliseconds and taken as the longest that it can mean. Time is counted in instructions (`-icount`),
+so the shipped numbers hold: 20 ms watchdog, 50 ms for the encoder, 4 ms between ticks.
 
 | fault | runs | as expected | min | median | max | asked | farthest link, rad |
 |---|---|---|---|---|---|---|---|
