@@ -316,6 +316,7 @@ class RealTimeBench:
             target=self._target, bench=bench, boots=boots, orders=orders, begin_us=self._began_us,
             joint_tick=ticks, joint=joints if len(joints) else np.zeros((0, self._robot.dof)), marks=marks,
             host=list(self._said), refused=refused,
-            heartbeats_us=heartbeat_stamps(self._sent_before + self._sent()), measured_ms=self._measured, notes=self._notes,
+            heartbeats_us=heartbeat_stamps(self._sent_before + self._sent()),
+            measured_ms=self._measured, notes=self._notes,
             stalls_ms=(self._plant.longest_gap_s * 1e3, max(waits, default=0.0)),
         )  # fmt: skip
