@@ -180,8 +180,12 @@ class ArmPlant:
         return self._reading.copy()
 
     def effort(self) -> F64:
-        """Torque at the joints by the current that flows [D], Nm."""
-        return self.servos.torque.copy() if self._enabled else np.zeros(DOF)
+        """Torque at the joints by the current that flows, as the drives believe [D], Nm; none flows in a dead motor."""
+        out = self.servos.torque.copy() if self._enabled else np.zeros(DOF)
+        for fault in self._faults:
+            if fault.kind is Broken.DEAD_MOTOR:
+                out[fault.joint] = 0.0
+        return out
 
     def _sense(self) -> F64:
         reading = self.servos.sense(self.motor)
