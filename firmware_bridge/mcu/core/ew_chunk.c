@@ -51,10 +51,10 @@ static int64_t magnitude(int64_t value)
     return (value < 0) ? -value : value;
 }
 
-/* Whether a knot may follow the one before it: inside the position limits, not too far, not too fast. With velocities given the
- * control points of the curve (a third of the way at the knot's velocity, to either side) must be inside too: the curve
- * between knots lies among them. */
-static bool knot_good(const ew_t *ew, size_t k, uint8_t axis)
+/* Whether a knot may follow the one before it: inside the position limits, no more than `most` away, not too fast. With
+ * velocities given the control points of the curve (a third of the way at the knot's velocity, to either side) must be inside
+ * too: the curve between knots lies among them. */
+static bool knot_good(const ew_t *ew, size_t k, uint8_t axis, int64_t most)
 {
     const ew_plan_t *plan = &ew->plan;
     const ew_limits_t *limits = &ew->limits[axis];
@@ -64,8 +64,6 @@ static bool knot_good(const ew_t *ew, size_t k, uint8_t axis)
     const int64_t high = limits->position_max;
     bool good = (q >= low) && (q <= high);
     if (k > 0u) {
-        /* Each end may have been rounded by a step of its encoding. */
-        const int64_t most = (((int64_t)limits->velocity_max * plan->dt_us) / 1000000) + 1 + (int64_t)limits->lsb;
         good = good && (magnitude(q - plan->sample[i - ew->axes]) <= most);
     }
     if (plan->interpolation == EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY) {
@@ -83,9 +81,15 @@ static bool knot_good(const ew_t *ew, size_t k, uint8_t axis)
 /* Knot * 256 + axis of the first knot that is not good, or -1. */
 static int32_t range_flaw(const ew_t *ew)
 {
+    int64_t most[EW_MAX_AXES]; /* from knot to knot, at the velocity limit */
+    for (uint8_t axis = 0u; axis < ew->axes; axis++) {
+        const ew_limits_t *limits = &ew->limits[axis];
+        /* Each end may have been rounded by a step of its encoding. */
+        most[axis] = (((int64_t)limits->velocity_max * ew->plan.dt_us) / 1000000) + 1 + (int64_t)limits->lsb;
+    }
     for (size_t k = 0u; k < ew->plan.n; k++) {
         for (uint8_t axis = 0u; axis < ew->axes; axis++) {
-            if (!knot_good(ew, k, axis)) {
+            if (!knot_good(ew, k, axis, most[axis])) {
                 return (int32_t)((k * 256u) + axis);
             }
         }

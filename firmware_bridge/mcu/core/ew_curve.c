@@ -38,6 +38,10 @@ static int64_t rounded(int64_t fine)
 
 int64_t ew_curve_secant(int64_t way, int64_t time_us)
 {
+    const int64_t near = (int64_t)1 << 38; /* as far as an axis goes between two knots: one division does it */
+    if ((way < near) && (way > -near)) {
+        return clamp((way * EW_SLOPE_US) / time_us, SECANT_MAX);
+    }
     return clamp(ratio(way, 24u, time_us), SECANT_MAX);
 }
 

@@ -182,12 +182,14 @@ static uint8_t kept_knots(const ew_timeline_t *timeline, const ew_anchor_t *anch
 static void choose_slopes(ew_timeline_t *timeline, uint8_t axis, uint8_t at, uint8_t last, bool straight)
 {
     ew_knot_t *knots = timeline->knots;
-    int64_t before = ew_curve_secant(knots[at].position[axis] - knots[at - 1u].position[axis], knots[at].at_us - knots[at - 1u].at_us);
+    const int64_t way = knots[at].position[axis] - knots[at - 1u].position[axis];
+    int64_t before = ew_curve_secant(way, knots[at].at_us - knots[at - 1u].at_us);
     for (uint8_t i = at; i < last; i++) {
         const int64_t h0 = knots[i].at_us - knots[i - 1u].at_us;
         const int64_t h1 = knots[i + 1u].at_us - knots[i].at_us;
         const int64_t after = ew_curve_secant(knots[i + 1u].position[axis] - knots[i].position[axis], h1);
-        knots[i].slope[axis] = straight ? after : monotone_slope(before, after, (h0 * 65536) / (h0 + h1));
+        const int64_t part = (h0 == h1) ? 32768 : ((h0 * 65536) / (h0 + h1));
+        knots[i].slope[axis] = straight ? after : monotone_slope(before, after, part);
         before = after;
     }
     knots[last].slope[axis] = 0;
