@@ -107,3 +107,4 @@ def link(
         title="Processor time of the host for one chunk",
     )
     facts([("machine", f"{machine()}, load before the run {found.load:.1f}")])
+    facts(("skipped", why) for why in found.skipped)
