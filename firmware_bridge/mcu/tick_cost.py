@@ -47,9 +47,10 @@ WINDOWS = (
     Window("bytes to the drive", "ew_drive_tx"),
     Window("turn of the main loop", "ew_tick", again=True),
 )
-EXPECTED = {"control tick": 180_000, "bytes from the host": 156_000, "bytes from the drive": 7_000}
-"""Instructions of the worst stretch as last measured. A test fails a quarter above: then either the code became slow by
-mistake, or this table and docs/measured/firmware-link.md are brought up to date on purpose."""
+EXPECTED = {"control tick": 100_000, "bytes from the host": 116_000, "bytes from the drive": 8_000}
+"""Instructions of the worst stretch as last measured; a call that makes up for a late tick counts both. A test fails a
+quarter above: then either the code became slow by mistake, or this table and docs/measured/firmware-link.md are brought
+up to date on purpose."""
 IDLE_INSTRUCTIONS = 200
 """A call of ew_tick that finds nothing to do is shorter; it is no control tick."""
 
