@@ -23,7 +23,7 @@ from firmware_bridge.host.emulator import Emulator, EmulatorOptions
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "microvm"
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "can-raw", "vcan", "slcan")
-TIMEOUT_S = 420.0
+TIMEOUT_S = 900.0
 TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "apt-get": "apt", "dpkg-deb": "dpkg"}
 
 
