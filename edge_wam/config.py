@@ -68,6 +68,8 @@ class LinkConfig(_Strict):
     can: CanConfig = CanConfig()
     clock_bound_ms: Annotated[float, Field(gt=0, le=5, allow_inf_nan=False)] = 1.0
     """Largest clock uncertainty that may arm: 1 ms on hardware, 5 ms through a real-time emulator."""
+    capture: bool = False
+    """Keep every byte of the link beside the recording (pcapng); ``edge-wam firmware sniff`` tells what they say."""
 
     @model_validator(mode="before")
     @classmethod

@@ -35,6 +35,7 @@ from edge_wam.shm import FrameRing, Mailbox
 from edge_wam.status import Phase
 from firmware_bridge.errors import FirmwareError
 from firmware_bridge.host.can_transport import CanOptions, open_can
+from firmware_bridge.host.capture import CaptureFile, CapturingTransport
 from firmware_bridge.host.drives import drive_error_text
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.link_state import LinkState
@@ -72,8 +73,11 @@ class Control:
             cpus=self.config.realtime.cpus, lock_memory=self.config.realtime.lock_memory,
         )
         plan = self.config.plan
+        transport = open_transport(arguments["link_kind"], arguments["link_address"], self.config.link)
+        if self.config.link.capture:
+            transport = CapturingTransport(transport, CaptureFile(Path(arguments["recording"]).with_suffix(".pcapng")))
         self.link = Link(
-            open_transport(arguments["link_kind"], arguments["link_address"], self.config.link),
+            transport,
             limit_table(self.robot),
             max_clock_error_ns=int(self.config.link.clock_bound_ms * MS),
         )

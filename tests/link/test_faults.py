@@ -192,7 +192,7 @@ def test_frames_of_another_session_do_nothing(bench: Bench) -> None:
     for number in range(20):
         chunk = Chunk(
             chunk_id=1000 + number, t0_us=(bench.last.now_us + 30_000) & 0xFFFFFFFF, dt_10us=5000, n=4, axes=4,
-            encoding=0, mode=0, blend_ms=20, reserved=0, samples=samples,
+            encoding=0, mode=0, blend_ms=20, interpolation=0, samples=samples,
         )
         for message in (chunk, Arm(0, SCHEMA_HASH)):
             bench.relay.inject(encode_frame(LinkFrame(message.TYPE, number, session ^ 1, message.pack()).pack()))

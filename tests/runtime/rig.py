@@ -41,7 +41,7 @@ def config(folder: Path, **change: dict[str, Any]) -> RunConfig:
     """A run configuration for this rig: host port, relaxed clock bound, as a shared machine needs."""
     data: dict[str, Any] = {
         "robot": str(ROBOT_FILE), "bundle": "none.wam", "recording_dir": "runs", "instruction": "sweep",
-        "link": {"emulator": "host", "clock_bound_ms": 5.0, **change.pop("link", {})},
+        "link": {"emulator": "host", "clock_bound_ms": 5.0, "capture": True, **change.pop("link", {})},
         "realtime": {"nice": -10}, "monitor": {"hold_timeout_s": 0.5},
     }
     return make_config({**data, **change}, folder)

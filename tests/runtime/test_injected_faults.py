@@ -23,6 +23,7 @@ from edge_wam.recorder import Recording
 from edge_wam.status import Phase
 from edge_wam.supervisor import EpisodeResult, Session, SessionError
 from firmware_bridge.hil.gdb_stub import GdbStub
+from firmware_bridge.host import tap
 from tests.runtime.rig import POLICY, Drive, Rig, assert_limits_held, config
 from tests.runtime.robot import robot
 
@@ -101,7 +102,7 @@ def test_an_undisturbed_session_runs_several_episodes_and_records_all_of_them(ow
     rig, session = own
     for _ in range(2):
         result = session.run_episode("sweep", duration_s=1.5)
-        assert (result.reason, names(result)) == ("timeout", [])
+        assert (result.reason, names(result)) == ("timeout", []), result
     final = session.close()
     assert final.status.chunks >= 20 and final.status.mcu_refused == 0
     assert final.status.golden_exact and final.exits == dict.fromkeys(final.exits, 0)
@@ -122,6 +123,10 @@ def test_an_undisturbed_session_runs_several_episodes_and_records_all_of_them(ow
         frame = frames[request.frames["corner2"]]
         apart.append(abs(frame.captured_at_ns - request.state_at_ns))
     assert np.median(apart) < 10_000_000 and max(apart) < 60_000_000, "state and picture are of one moment"
+    told = list(tap.decode(tap.from_file(final.recording.with_suffix(".pcapng"))))
+    assert not [frame.error for frame in told if frame.error]
+    assert sum(frame.name == "Chunk" for frame in told) >= final.status.chunks
+    assert final.status.wire_in_bytes_s > 0.0 and final.status.rtt_p99_ms >= final.status.rtt_p50_ms > 0.0
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
