@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import ClassVar
 
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.emulator import Emulator, EmulatorOptions, Kind
@@ -29,6 +30,9 @@ def unused_ram(target: str) -> int:
 
 class Board:
     """Sends heartbeats (every 20 ms) and encoder frames (every 5 ms) by the wall clock while it waits."""
+
+    longest_gap_us: ClassVar[int] = 0
+    """Longest time between two control ticks that any board told: the emulator waited for its processor."""
 
     def __init__(self, kind: Kind, target: str, *, icount: bool = False) -> None:
         self.emulator = Emulator(kind, EmulatorOptions(target=target, icount=icount), out=OUT)
@@ -90,6 +94,8 @@ class Board:
             self.inbox.clear()
             self.poll()
             for message in self.inbox:
+                if isinstance(message, m.Stats):
+                    Board.longest_gap_us = max(Board.longest_gap_us, message.tick_gap_max_us)
                 if isinstance(message, kind) and all(getattr(message, k) == v for k, v in wanted.items()):
                     return message
         raise AssertionError(f"no {kind.__name__} with {wanted} in {timeout_s} s")
@@ -122,5 +128,13 @@ class Board:
         self.accept(m.LimitsCommit(1, crc))
         ready = m.STATE_FLAG_ENCODER_FRESH | m.STATE_FLAG_LIMITS_LOCKED | m.STATE_FLAG_DRIVES_READY
         self.wait(m.State, flags=ready)
-        self.accept(m.Arm(crc, m.SCHEMA_HASH))
+        # A stall of this PC makes heartbeats stale, and a stale host may not arm: it asks again, as a host does.
+        deadline = time.monotonic() + 5.0
+        while True:
+            self.send(m.Arm(crc, m.SCHEMA_HASH))
+            ack = self.wait(m.Ack, of_type=m.Arm.TYPE)
+            assert isinstance(ack, m.Ack)
+            if ack.code != m.AckCode.NO_HOST or time.monotonic() > deadline:
+                break
+        assert ack.code == m.AckCode.OK, ack
         self.wait(m.State, state=m.McuState.ARMED)
