@@ -53,9 +53,10 @@ int32_t ew_limiter_useful_acceleration(int32_t velocity_max, int32_t acceleratio
 /* At rest at a position. */
 void ew_limiter_rest(ew_axis_motion_t *axis, int64_t position);
 
-/* One tick towards a target. An axis that is on a plan within its limits stays on it exactly; one that lags catches up in the
- * shortest time; a target at rest is never overshot by an axis that could still stop before it, and neither is the end of the
- * plan once there is no more time than the axis needs to stop. */
+/* One tick towards a target. An axis that is on a plan within its limits stays on it exactly (nearer to a position limit than
+ * four accelerations it may brake a tick early: the verified stop takes up to a tick longer than the shortest one). One that
+ * lags catches up in the shortest time. A target at rest is never overshot by an axis that could still stop before it, and
+ * neither is the end of the plan once there is no more time than the axis needs to stop. */
 void ew_limiter_follow(ew_axis_motion_t *axis, const ew_target_t *target, const ew_axis_limits_t *limits);
 
 /* One tick of the stop: the fastest one that acceleration and jerk allow. */
