@@ -150,8 +150,8 @@ def test_an_axis_that_can_stop_before_a_target_at_rest_does(start: tuple[Limits,
 def smooth(draw: st.DrawFn) -> tuple[Limits, list[int]]:
     """A path within all four limits, from rest to rest, of random jerks: sub, one position a tick.
 
-    It keeps four accelerations (40 um on the metre axis) away from the position limits: the stop that is verified takes up
-    to a tick longer than the shortest one, and nearer to a wall the axis may be braked for it.
+    It keeps four accelerations (40 um on the metre axis) away from the position limits: the verified stop takes up to a
+    tick longer than the shortest one, and nearer to a wall the axis may be braked for it.
     """
     limits = draw(st.sampled_from([p.values[0] for p in TABLES[:5]]))
     margin = 4 * limits.acceleration_max
