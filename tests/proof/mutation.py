@@ -30,7 +30,8 @@ ROOT = HERE.parents[1]
 CORE = mcu_build.HERE / "core"
 KEPT = ROOT / "build" / "mutation"
 TABLE = ROOT / "docs" / "measured" / "mutation.md"
-LIMIT_S = 90.0  # of the tests of one mutant: one that takes longer hangs, and a watchdog would bite
+LIMIT_S = 900.0  # of the tests without a mutant
+SLOWER = 5.0  # a mutant whose tests take so many times longer hangs: on the microcontroller the watchdog would bite
 # The files whose every line decides about motion, and the tests that are asked first.
 FIRST = {
     "ew_states.c": ("test_states", "test_latches", "test_supervision"),
@@ -87,7 +88,7 @@ def _code(path: Path) -> bytes:
     return b"\n".join(dump.splitlines()[3:])
 
 
-def _child(library: Path, tests: list[str]) -> int:
+def _child(library: Path, tests: list[str], limit_s: float) -> int:
     """The tests against one library, in a forked process with everything imported already."""
     pid = os.fork()
     if pid == 0:
@@ -108,7 +109,7 @@ def _child(library: Path, tests: list[str]) -> int:
             code = int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", *tests]))
         finally:
             os._exit(code)
-    ends = time.monotonic() + LIMIT_S
+    ends = time.monotonic() + limit_s
     while time.monotonic() < ends:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -119,18 +120,18 @@ def _child(library: Path, tests: list[str]) -> int:
     return -99
 
 
-def judge(builder: Builder, mutant: Mutant) -> str:
+def judge(builder: Builder, mutant: Mutant, limit_s: float) -> str:
     """What became of a mutant: killed, hangs, survived, same code, does not compile."""
     built = builder.build(mutant)
     if isinstance(built, str):
         return built
-    return asked(built, mutant.file)
+    return asked(built, mutant.file, limit_s)
 
 
-def asked(library: Path, file: str) -> str:
+def asked(library: Path, file: str, limit_s: float) -> str:
     """What the tests say of a library."""
     for tests in _tests(file):
-        code = _child(library, tests) if tests else 0
+        code = _child(library, tests, limit_s) if tests else 0
         if code != 0:
             return "hangs" if code == -99 else "killed"
     return "survived"
@@ -169,12 +170,14 @@ def run(file: str, *, resume: bool) -> dict[str, str]:
         todo = mutants(file, source)
         unchanged = builder.build(Mutant(file, 0, "", source + "\nextern const int ew_not_a_mutant;\nconst int ew_not_a_mutant = 1;\n"))
         assert isinstance(unchanged, Path), unchanged
-        if any(mutant.name not in verdicts for mutant in todo) and asked(unchanged, file) != "survived":
+        begun = time.monotonic()
+        if any(mutant.name not in verdicts for mutant in todo) and asked(unchanged, file, LIMIT_S) != "survived":
             raise SystemExit("the tests fail without a mutant: nothing can be said")
+        limit_s = 30.0 + (SLOWER * (time.monotonic() - begun))
         for index, mutant in enumerate(todo):
             if mutant.name in verdicts:
                 continue
-            verdicts[mutant.name] = judge(builder, mutant)
+            verdicts[mutant.name] = judge(builder, mutant, limit_s)
             if verdicts[mutant.name] == "survived":
                 print(f"{file}:{mutant.line}: survived: {mutant.name}", flush=True)
             if index % 10 == 0:

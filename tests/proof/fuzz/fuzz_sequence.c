@@ -125,7 +125,9 @@ static void encoder(int32_t off)
 
 static void reboot(void)
 {
-    const ew_port_info_t port = {7u, 1u, EW_TICK_GAP_MAX_US, EW_ENCODER_TIMEOUT_US, EW_CLOCK_ERROR_MAX_US, EW_VERSION, 20u};
+    const ew_port_info_t port = {.entropy = 7u, .build_id = 1u, .tick_gap_max_us = EW_TICK_GAP_MAX_US,
+                                 .encoder_timeout_us = EW_ENCODER_TIMEOUT_US, .clock_error_max_us = EW_CLOCK_ERROR_MAX_US,
+                                 .version = EW_VERSION, .watchdog_ms = 20u, .drive_buses = 0xFFu};
     const uint32_t estop = noinit.estop;
     const uint32_t fault = noinit.fault;
     ew_init(&core, &port, &noinit, (uint64_t)now_us);

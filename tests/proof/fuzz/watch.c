@@ -77,12 +77,10 @@ static void watch_states(known_t *k)
     if (is_latch(now) && !is_latch(state)) {
         latched_us = k->now_us;
     }
-    /* The drive. */
+
     const bool on = ew_drive_enabled(core);
     REQUIRE(!on || moving || (now == EW_STATE_STOP) || is_latch(now), "the drive is on in state %u", now);
     REQUIRE(!on || drive_on || moving, "the drive went on in state %u", now);
-    REQUIRE(!on || !is_latch(now) || ((k->now_us - latched_us) <= (EW_BRAKE_MAX_US + (2 * EW_TICK_US))),
-            "the drive is on %lld us after a latch", (long long)(k->now_us - latched_us));
     if (on && !drive_on) {
         chunk_id = 0u;
         remember(core);
@@ -152,8 +150,11 @@ static void watch_motion(const known_t *k)
         micro[a] = now[a];
     }
     if (ran != 1u) {
-        remember(core);
+        remember(core); /* a stall: what it caught up with is too much for one look, and the rest was skipped */
+        return;
     }
+    REQUIRE(!is_latch(state) || ((k->now_us - latched_us) <= (EW_BRAKE_MAX_US + (2 * EW_TICK_US))),
+            "the drive is on %lld us after a latch", (long long)(k->now_us - latched_us));
     if (state == EW_STATE_RUN) {
         watch_running++;
         REQUIRE(k->heartbeat_us != EW_NEVER_US, "in RUN without a host");
