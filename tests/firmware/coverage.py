@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CORE = mcu_build.HERE / "core"
 # Nothing of what these run is this process's library.
-_ELSEWHERE = ("test_ports", "test_fuzz", "test_build", "test_generated", "test_boards", "test_image", "test_microvm")
+_ELSEWHERE = ("test_ports", "test_slcan", "test_fuzz", "test_build", "test_generated", "test_boards", "test_image", "test_microvm")
 TESTS = [
     *(path for folder in ("firmware", "drives", "can") for path in sorted((ROOT / "tests" / folder).glob("test_*.py"))
       if not path.stem.startswith(_ELSEWHERE)),

@@ -106,7 +106,7 @@ def _child(library: Path, tests: list[str], limit_s: float) -> int:
         mcu_build.build = lambda target, *more: library if target == "lib" else plain(target, *more)
         code = 99
         try:
-            code = int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", *tests]))
+            code = int(pytest.main(["-q", "-x", "--assert=plain", "-p", "no:cacheprovider", *tests]))
         finally:
             os._exit(code)
     ends = time.monotonic() + limit_s
