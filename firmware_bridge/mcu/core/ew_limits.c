@@ -110,6 +110,7 @@ static void lock_limits(ew_t *ew, uint8_t axes, uint32_t crc)
     }
     ew->axes = axes;
     ew->limits_crc = crc;
+    ew->table_at = 0u; /* the memory check begins anew, also when no tick saw the table unlocked */
     ew->locked = true;
 }
 
