@@ -1,8 +1,8 @@
 """Coverage of the C core by the in-process tests, lines and branches: ``python -m tests.firmware.coverage``.
 
-Every test that needs no emulator and no board runs once against a library built with counters. Exit status 1 if a test
-fails, or a line or a branch of the core was not executed that coverage.toml does not account for, or is accounted for and
-was executed after all.
+Every test that needs no emulator and no board runs once against a library built with counters. Exit status 1 if a
+test fails, or a line or a branch of the core was not executed that coverage.toml does not account for, or is accounted
+for and was executed after all.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CORE = mcu_build.HERE / "core"
 # Nothing of what these run is this process's library.
-_ELSEWHERE = ("test_ports", "test_slcan", "test_fuzz", "test_build", "test_generated", "test_boards", "test_image", "test_microvm")
+_ELSEWHERE = (
+    "test_ports", "test_slcan", "test_fuzz", "test_build", "test_generated", "test_boards", "test_image",
+    "test_microvm",
+)  # fmt: skip
 TESTS = [
     *(path for folder in ("firmware", "drives", "can") for path in sorted((ROOT / "tests" / folder).glob("test_*.py"))
       if not path.stem.startswith(_ELSEWHERE)),
@@ -80,7 +83,8 @@ def run(folder: Path, tests: list[Path]) -> Counted | None:
                     counts = [branch["count"] for branch in line["branches"]]
                     # A function of a header is compiled into several files: what one of them took was taken.
                     old = branches.get(key, [0] * len(counts))
-                    branches[key] = [a + b for a, b in zip(old, counts, strict=True)] if len(old) == len(counts) else old
+                    if len(old) == len(counts):
+                        branches[key] = [a + b for a, b in zip(old, counts, strict=True)]
     return Counted(dict(lines), branches)
 
 

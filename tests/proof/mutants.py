@@ -1,7 +1,7 @@
 """Mutants of C: small deliberate mistakes, one at a time, always the same ones for the same source.
 
-An operator is a pattern in the source, comments and preprocessor lines apart, and what takes its place. A mutant's name says
-the file, the line's text and the change, and not the line's number: it stays valid while other lines come and go.
+An operator is a pattern in the source, comments and preprocessor lines apart, and what takes its place. A mutant's name
+says the line's text and the change, and not the line's number: it stays valid while other lines come and go.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _SWAPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("transition", r"\b(S\(\w+\))(?=[,}])", ("NO",)),
     ("transition", r"(?<=[{ ])(NO)(?=[,}])", ("S(RUN)", "S(DISARMED)")),
 )  # fmt: skip
-_STATEMENT = re.compile(r"^(?P<indent>\s+)(?!return\b|break\b|continue\b|const\b|static\b|case\b|default\b|for\b|else\b)"
+_STATEMENT = re.compile(r"^(?P<indent>\s+)"
+                        r"(?!return\b|break\b|continue\b|const\b|static\b|case\b|default\b|for\b|else\b)"
                         r"(?P<what>[\w*(][^{}]*;)\s*$")  # fmt: skip
 _DECLARATION = re.compile(r"^\s+(?:u?int\d+_t|bool|size_t|\w+_t)\s+\**\w+(\[|;|\s*=)")
 _CONDITION = re.compile(r"^(\s*(?:\} else )?(?:if|while) \()(.*)(\) \{)\s*$")
@@ -72,7 +73,8 @@ def _changes(line: str) -> Iterator[tuple[str, str]]:
             before, after = line[: found.start(group)], line[found.end(group) :]
             for other in others:
                 new = str(int(found[group], 0) + 1) if other == "+1" else other
-                yield f"{kind} at {found.start(group) + 1 - (len(line) - len(line.lstrip()))}: {found[group]} -> {new or 'nothing'}", before + new + after
+                at = found.start(group) + 1 - (len(line) - len(line.lstrip()))
+                yield f"{kind} at {at}: {found[group]} -> {new or 'nothing'}", before + new + after
     if (found := _CONDITION.match(line)) is not None:
         for value in ("true", "false"):
             if not (value == "true" and "while" in found[1]):
@@ -88,7 +90,7 @@ def mutants(file: str, source: str) -> list[Mutant]:
     out = []
     for number, line in enumerate(_without_comments(source)):
         code = line.strip()
-        if not code or code.startswith("#") or code.startswith("static_assert"):
+        if not code or code.startswith(("#", "static_assert")):
             continue
         for what, new in _changes(line.rstrip()):
             name = f"{code}  [{what}]"

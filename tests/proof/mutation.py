@@ -1,7 +1,7 @@
 """Mutation testing of the core: ``python -m tests.proof.mutation [--changed | --all] [--resume] [FILE ...]``.
 
-Every mutant (tests/proof/mutants.py) is compiled into a library of its own and the firmware tests run against it until one
-fails. A mutant whose object code is the original's is none. What survives is killed by a new test or explained in
+Every mutant (tests/proof/mutants.py) is compiled into a library of its own and the firmware tests run against it until
+one fails. A mutant whose object code is the original's is none. What survives is killed by a new test or explained in
 mutants.toml; the results are kept in build/mutation and written to docs/measured/mutation.md by ``--write``.
 """
 
@@ -55,8 +55,8 @@ class Builder:
         self.folder = folder
         self.call = mcu_build.command("lib", folder / "lib.so", "-O1", "-g0", "-w")
         self.sources = [Path(word) for word in self.call if word.endswith(".c")]
-        self.flags = [word for word in self.call[1:] if not word.endswith((".c", ".so")) and word not in ("-o", "-shared")
-                      and "prefix-map" not in word and word != "-Werror"]  # fmt: skip
+        self.flags = [word for word in self.call[1:] if not word.endswith((".c", ".so"))
+                      and word not in ("-o", "-shared", "-Werror") and "prefix-map" not in word]  # fmt: skip
         for source in self.sources:
             self._compile(source, folder / f"{source.stem}.o")
 
@@ -83,7 +83,7 @@ class Builder:
 def _code(path: Path) -> bytes:
     """The object's code and data, without its name."""
     with tempfile.NamedTemporaryFile(suffix=".o") as stripped:
-        subprocess.run(["objcopy", "--strip-unneeded", "--remove-section=.comment", str(path), stripped.name], check=True)
+        subprocess.run(["objcopy", "--strip-unneeded", "-R.comment", str(path), stripped.name], check=True)
         dump = subprocess.run(["objdump", "-s", "-r", stripped.name], capture_output=True, check=True).stdout
     return b"\n".join(dump.splitlines()[3:])
 
@@ -96,8 +96,8 @@ def _child(library: Path, tests: list[str], limit_s: float) -> int:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        import pytest  # noqa: PLC0415
-        from hypothesis import Phase, settings  # noqa: PLC0415
+        import pytest
+        from hypothesis import Phase, settings
 
         settings.register_profile("mutant", phases=(Phase.explicit, Phase.generate), database=None, derandomize=True,
                                   deadline=None)  # fmt: skip
@@ -161,14 +161,15 @@ def run(file: str, *, resume: bool) -> dict[str, str]:
     key = hashlib.sha256(source.encode()).hexdigest()
     KEPT.mkdir(parents=True, exist_ok=True)
     old = json.loads(_state(file).read_text()) if _state(file).is_file() else {}
-    # What a test has killed stays killed while the file is the same; what survived is asked again when tests were added.
+    # What a test has killed stays killed while the file is the same; what survived is asked again when tests change.
     same = old.get("source") == key and resume
     verdicts = {name: verdict for name, verdict in old.get("verdicts", {}).items()
                 if same and (verdict != "survived" or old["tests"] == _tests_hash())}  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="ew-mutants-") as name:
         builder = Builder(Path(name))
         todo = mutants(file, source)
-        unchanged = builder.build(Mutant(file, 0, "", source + "\nextern const int ew_not_a_mutant;\nconst int ew_not_a_mutant = 1;\n"))
+        more = "\nextern const int ew_not_a_mutant;\nconst int ew_not_a_mutant = 1;\n"
+        unchanged = builder.build(Mutant(file, 0, "", source + more))
         assert isinstance(unchanged, Path), unchanged
         begun = time.monotonic()
         if any(mutant.name not in verdicts for mutant in todo) and asked(unchanged, file, LIMIT_S) != "survived":
@@ -188,9 +189,9 @@ def run(file: str, *, resume: bool) -> dict[str, str]:
 
 HEAD = """# Mutants
 
-Written by `python -m tests.proof.mutation --all --resume --write`. A mutant is one small mistake in the C source; it is killed
-when a firmware test fails with it, or hangs when the tests do not end (on the microcontroller the watchdog would bite). Mutants
-whose object code is the original's are not counted.
+Written by `python -m tests.proof.mutation --all --resume --write`. A mutant is one small mistake in the C source; it is
+killed when a firmware test fails with it, or hangs when the tests do not end (on the microcontroller the watchdog would
+bite). Mutants whose object code is the original's are not counted.
 
 | file | mutants | killed | hang | survived, explained | survived, unexplained |
 |---|---|---|---|---|---|
@@ -228,9 +229,9 @@ def main(arguments: list[str]) -> int:
         if shutil.which(tool) is None:
             print(f"{tool} is not installed: apt-get install gcc binutils", file=sys.stderr)
             return 2
-    import hypothesis  # noqa: F401, PLC0415  (imported once, before the children are forked)
-    import numpy as np  # noqa: F401, PLC0415
-    import pytest  # noqa: F401, PLC0415
+    import hypothesis  # noqa: F401  (imported once, before the children are forked)
+    import numpy as np  # noqa: F401
+    import pytest  # noqa: F401
 
     files = options.file or list(FIRST)
     if options.changed:

@@ -22,6 +22,12 @@ static int64_t magnitude(int64_t value)
 
 /* ---- the braking envelope ---- */
 
+int64_t ew_brake_way(uint32_t speed, uint32_t acceleration)
+{
+    const int64_t n = (int64_t)(speed / acceleration);
+    return (n * (int64_t)speed) - (((int64_t)acceleration * (n * (n + 1))) / 2);
+}
+
 bool ew_limiter_holds(int64_t position, int64_t velocity, const ew_axis_limits_t *limits)
 {
     if ((position < limits->position_min) || (position > limits->position_max) || (velocity > limits->velocity_max) ||
@@ -29,11 +35,7 @@ bool ew_limiter_holds(int64_t position, int64_t velocity, const ew_axis_limits_t
         return false;
     }
     const int64_t room = (velocity > 0) ? (limits->position_max - position) : (position - limits->position_min);
-    /* The step that made this velocity is done: (speed - a) + (speed - 2a) + .. while positive is still to come. */
-    const uint32_t a = (uint32_t)limits->acceleration_max;
-    const uint32_t speed = (uint32_t)magnitude(velocity);
-    const int64_t n = (int64_t)(speed / a);
-    return ((n * (int64_t)speed) - (((int64_t)a * (n * (n + 1))) / 2)) <= room;
+    return ew_brake_way((uint32_t)magnitude(velocity), (uint32_t)limits->acceleration_max) <= room;
 }
 
 bool ew_limiter_commit(ew_axis_motion_t *axis, int64_t velocity, const ew_axis_limits_t *limits)

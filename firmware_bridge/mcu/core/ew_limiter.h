@@ -66,6 +66,9 @@ void ew_limiter_brake(ew_axis_motion_t *axis, const ew_axis_limits_t *limits);
  * allowed and marks the axis broken. From a state that holds it leads to a state that holds. True if the step was made. */
 bool ew_limiter_commit(ew_axis_motion_t *axis, int64_t velocity, const ew_axis_limits_t *limits);
 
+/* The way that braking still takes after a step of `speed`: (speed - a) + (speed - 2a) + .. while positive. */
+int64_t ew_brake_way(uint32_t speed, uint32_t acceleration);
+
 /* The braking envelope: inside the position limits, not faster than allowed, and able to brake before the limit ahead. */
 bool ew_limiter_holds(int64_t position, int64_t velocity, const ew_axis_limits_t *limits);
 
