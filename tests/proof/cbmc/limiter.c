@@ -69,6 +69,13 @@ void commit(void)
 #endif
     const bool taken = ew_limiter_commit(&axis, asked, &limits);
     const int64_t change = (int64_t)axis.velocity - before;
+#ifndef REFUSED
+    /* What is refused within reach is braked by the same as what is out of reach, of which the other half speaks. */
+    const int64_t a = limits.acceleration_max;
+    const int64_t braked = (before > a) ? (before - a) : ((before < -a) ? (before + a) : 0);
+    PROVE(taken || ((axis.velocity == (braked + SLACK)) && (axis.position == (position + braked))), "or it brakes");
+    ASSUME(taken);
+#endif
     PROVE((axis.position >= limits.position_min) && (axis.position <= limits.position_max), "position");
     PROVE((axis.velocity <= limits.velocity_max) && (axis.velocity >= -limits.velocity_max), "velocity");
     PROVE((change <= (limits.acceleration_max - SLACK)) && (change >= (SLACK - limits.acceleration_max)), "acceleration");
@@ -88,51 +95,5 @@ void at_rest(void)
     ASSUME((position >= limits.position_min) && (position <= (limits.position_max + SLACK)));
     ew_limiter_rest(&axis, position);
     PROVE(ew_limiter_holds(axis.position, axis.velocity, &limits), "an axis at rest inside its limits holds");
-    END();
-}
-
-/* ---- jerk: one tick of a stop ---- */
-
-/* What a plan of a stop must have for its ticks to keep the jerk limit, given the acceleration at which it is. b is the
- * acceleration in the direction in which it brakes. */
-static bool stop_is_sound(const ew_stop_t *stop, int32_t acceleration, int32_t jerk)
-{
-    const int64_t j = jerk;
-    const int64_t b = -(int64_t)stop->side * acceleration;
-    const bool sane = ((stop->side == 1) || (stop->side == -1)) && (stop->full >= 0) && (stop->hold >= 0) &&
-                      (stop->down >= 0) && (stop->rest >= 0) && (stop->peak >= 0);
-    if (!sane) {
-        return false;
-    }
-    /* Where the whole jerks lead. */
-    const int64_t then = b + ((int64_t)stop->full * j);
-    const int64_t gap = stop->peak - then;
-    if (stop->hold > 0) {
-        return (gap <= j) && (gap >= -j) && ((stop->peak - ((int64_t)stop->down * j)) >= stop->rest) &&
-               ((stop->rest == 0) || ((stop->peak - ((int64_t)stop->down * j)) < (stop->rest + j)));
-    }
-    if (stop->rest > 0) {
-        const int64_t left = stop->peak - ((int64_t)stop->down * j);
-        return (gap == 0) && (left >= stop->rest) && (left < (stop->rest + j));
-    }
-    /* The ramp: at the peak, or one tick of rest at most a jerk below it. */
-    return (stop->down == 0) && (gap >= 0) && (gap < j);
-}
-
-/* Any sound stop, at any tick: the acceleration changes by one jerk at most, and what is left of the stop is sound. */
-void stop_tick(void)
-{
-    ew_stop_t stop;
-    HAVOC(&stop);
-    const int32_t acceleration = nondet_i32();
-    const int32_t jerk = nondet_i32();
-    ASSUME((jerk >= 1) && (jerk <= ((int32_t)1 << 24)));
-    ASSUME((acceleration >= -((int32_t)1 << 24)) && (acceleration <= ((int32_t)1 << 24)));
-    ASSUME((stop.full <= 4096) && (stop.down <= 4096) && (stop.peak <= ((int32_t)1 << 24)));
-    ASSUME((stop.rest <= ((int32_t)1 << 24)) && (stop.ticks > INT32_MIN) && stop_is_sound(&stop, acceleration, jerk));
-    const int32_t next = ew_stop_next(&stop, acceleration, jerk);
-    const int64_t change = (int64_t)next - acceleration;
-    PROVE((change <= (jerk - SLACK)) && (change >= (SLACK - jerk)), "jerk");
-    PROVE(stop_is_sound(&stop, next, jerk), "inductive");
     END();
 }
