@@ -208,6 +208,8 @@ def void(scenario: Scenario, evidence: Evidence) -> str:
     """
     if evidence.target in ("lockstep", "board") or not scenario.inject:
         return ""
+    if evidence.target == "mps2-an386-icount" and evidence.notes:
+        return "; ".join(evidence.notes)  # counted time: the PC had no time for the guest
     stop = first_stop(evidence)
     kinds = {one.kind for one in scenario.inject}
     silent = stop is not None and stop.kind == EventKind.STOP and stop.arg0 == StopCause.HOST_SILENT
