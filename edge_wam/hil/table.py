@@ -79,7 +79,7 @@ ROWS: tuple[Row, ...] = (
         means=_HEARTBEAT),
     Row("link cut", "link-cut", "last_heartbeat -> slower", "≤ 102 ms", _SILENT, means=_HEARTBEAT),
     Row("host clock jumps by an hour", "clock-jump", "last_heartbeat -> slower", "≤ 102 ms", _SILENT,
-        at_ms=(2200.0, 2400.0),  # in its first 1.6 s a host exchanges stamps so often that it finds the new offset at once
+        at_ms=(2200.0, 2400.0),  # in its first 1.6 s a host exchanges stamps so often that it soon knows better
         means="from the last heartbeat that was believed to the first slower order"),
     Row("planner hung, heartbeats go on", "policy-frozen", "last_policy -> slower", "≤ 251 ms",
         Expect(visits=("RUN", "STOP"), stop_cause="POLICY_FROZEN", drive="on", fault="NONE", stands_still_after_ms=200,
