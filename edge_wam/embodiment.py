@@ -125,9 +125,15 @@ class Embodiment(_Strict):
     cameras: Annotated[tuple[Camera, ...], Field(min_length=1, max_length=8)]
     canvas_width: Annotated[int, Field(ge=8)]
     canvas_height: Annotated[int, Field(ge=8)]
+    brake_after_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 0
+    """Second stage of a stop: at rest for this long, the holding brakes grip; 0: never."""
+    torque_off_after_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 0
+    """Braked for this long, the drives go off; 0: never."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Embodiment:
+        if self.torque_off_after_ms and not self.brake_after_ms:
+            raise ValueError("torque_off_after_ms needs brake_after_ms: without brakes that grip the arm would fall")
         for kind, names in (("axis", [a.name for a in self.axes]), ("camera", [c.name for c in self.cameras])):
             if len(set(names)) != len(names):
                 raise ValueError(f"two {kind} entries share a name: {names}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edge_wam.embodiment import Axis, Embodiment
 from firmware_bridge.host.drives import drive_binding
 from firmware_bridge.host.limits import LimitTable, sim_drive
-from firmware_bridge.host.messages import AxisKind, DriveSet
+from firmware_bridge.host.messages import AxisKind, DriveSet, StopsSet
 
 _KIND_OF_UNIT = {"rad": AxisKind.REVOLUTE, "m": AxisKind.CARTESIAN, "1": AxisKind.UNITLESS}
 
@@ -22,7 +24,7 @@ def limit_table(robot: Embodiment) -> LimitTable:
     Raises:
         FirmwareError: a number that the firmware cannot hold.
     """
-    return LimitTable.from_si(
+    table = LimitTable.from_si(
         [axis.name for axis in robot.axes],
         position_min=robot.vector("position_min").tolist(),
         position_max=robot.vector("position_max").tolist(),
@@ -36,3 +38,4 @@ def limit_table(robot: Embodiment) -> LimitTable:
         kinds=[AxisKind[axis.kind.upper()] if axis.kind else _KIND_OF_UNIT[axis.unit] for axis in robot.axes],
         drives=[_binding(index, axis) for index, axis in enumerate(robot.axes)],
     )
+    return replace(table, stops=StopsSet(robot.brake_after_ms, robot.torque_off_after_ms))
