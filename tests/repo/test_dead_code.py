@@ -12,10 +12,13 @@ from vulture.core import Vulture
 
 from tests.repo.tracked import ROOT, tracked
 
-# Called by a framework: pydantic's validators, typer's commands, pytest's fixtures and hooks.
-CALLED_BY_DECORATOR = ["@model_validator", "@field_validator", "@*.command", "@*.callback", "@pytest.fixture"]
-# Called by a base class of somebody else: PyTorch, setuptools, html.parser, pytest.
-CALLED_BY_NAME = ["forward", "run", "handle_*", "test_*", "Test*", "pytest_*", "setup_*"]
+# Called by a framework: pydantic's validators, typer's commands, pytest's fixtures and hooks, Hypothesis.
+CALLED_BY_DECORATOR = [
+    "@model_validator", "@field_validator", "@*.command", "@*.callback", "@pytest.fixture", "@rule", "@invariant",
+    "@precondition", "@initialize",
+]  # fmt: skip
+# Called by a base class of somebody else: PyTorch, setuptools, html.parser, pytest, python-can.
+CALLED_BY_NAME = ["forward", "_recv_internal", "run", "handle_*", "test_*", "Test*", "pytest_*", "setup_*"]
 
 
 def _entry_points() -> set[str]:
