@@ -142,7 +142,8 @@ class RealTimeBench:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["edge_wam.hil.host"])
         ours, theirs = context.Pipe(duplex=False)
-        clock_error_ms = 1000.0 if self._counted else 1.0 if self._target == "board" else 5.0
+        # As the firmware asks: 1 ms as shipped, 5 ms for real time. The host exchanges stamps until it knows as much.
+        clock_error_ms = 0.9 if self._counted or self._target == "board" else 4.5
         self._host = context.Process(
             target=host_process, name="scripted host", daemon=True,
             args=(theirs, str(self._folder / "host"), self._scenario.model_dump_json(), self._counted, clock_error_ms),

@@ -152,7 +152,8 @@ def times_ms(gdb: GdbStub, moment: Moment, kind: str) -> dict[str, float]:
             "injection -> early_warning": began.ms_until(gdb.read_word(_HUNG_AT)),
             "injection -> reset": began.ms_until(dying),
         }
-    out = {"injection -> reset": moment.ms_until(dying), "last_feed -> reset": moment.ms_since_feed(dying)}
-    if kind != "stack_overflow":
+    out = {"injection -> reset": moment.ms_until(dying)}
+    if kind != "stack_overflow":  # after which the firmware may still feed once
+        out["last_feed -> reset"] = moment.ms_since_feed(dying)
         out["last_feed -> early_warning"] = moment.ms_since_feed(gdb.read_word(_HUNG_AT))
     return out
