@@ -83,7 +83,7 @@ def test_a_mistake_in_a_scenario_is_refused_by_name(old: str, new: str, complain
 
 def test_an_expectation_that_is_not_met_is_a_bad_finding_not_an_error() -> None:
     scenario = parse_scenario(
-        TEXT.replace('ends = "DISARMED"', 'ends = "RUN"').replace("within_ms = 102", "within_ms = 100.5", 1)
+        TEXT.replace('ends = "DISARMED"', 'ends = "RUN"').replace("within_ms = 102", "within_ms = 99", 1)
         .replace("on_plan_rad = 0.006", "on_plan_rad = 0.0001"),
         FOLDER,
     )  # fmt: skip
