@@ -22,9 +22,9 @@ A chunk in mode `REPLACE_FROM_T0` is judged when its last byte has arrived, at M
 
 1. Refused whole, plan unchanged: wrong state, length, axes, encoding or interpolation; another configuration's epoch
    (`EPOCH`); a host that knows the clock too badly (`CLOCK`); any knot outside the position limits, or faster than
-   `velocity_max` from its predecessor, or a given velocity that would bend the curve out of them (`RANGE`); more way than
-   `move_max` (`MOVE`); farther than `jump_max` from the running plan at the first knot used (`JUMP`); no room (`FULL`); a
-   knot more than 10 s ahead (`FAR`).
+   `velocity_max` from its predecessor, or a given velocity that would bend the curve out of them (`RANGE`); more way
+   than `move_max` (`MOVE`); farther than `jump_max` from the running plan at the first knot used (`JUMP`); no room
+   (`FULL`); a knot more than 10 s ahead (`FAR`).
 2. A repeated `chunk_id` is acknowledged again and ignored; a lower one is refused.
 3. Knots earlier than `now` + 2 ms are dropped. If fewer than two are left, or the chunk began more than 50 ms
    before `now` + 2 ms, it is refused as `LATE`. Late is never a fault: the running plan goes on.
@@ -33,8 +33,8 @@ A chunk in mode `REPLACE_FROM_T0` is judged when its last byte has arrived, at M
    knots are kept).
 5. Between knots, by the chunk's `interpolation`: `HERMITE`, a cubic with three-point slopes, limited so that it never
    leaves the hull of the two knots, the last one reached at rest; `LINEAR`; `HERMITE_VELOCITY`, a cubic through the
-   velocities that the chunk gives. No axis goes towards the last knot faster than it can stop there; after it nothing is
-   extrapolated: the axes brake and hold (`STARVED`).
+   velocities that the chunk gives. No axis goes towards the last knot faster than it can stop there; after it nothing
+   is extrapolated: the axes brake and hold (`STARVED`).
 
 Every tick the result goes through the limiter, which works in integers of 1/4096 micro-unit and never exceeds position,
 velocity, acceleration or jerk limits, whatever the chunk says. What it has to change shows in `STATE.clipped`.
