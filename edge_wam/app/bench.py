@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from edge_wam.engines.onnx_cpu import executed_operators
 from edge_wam.engines.onnx_graph import parse_graph
 from edge_wam.engines.requantise import to_float
 from edge_wam.golden import GoldenStep
+from edge_wam.machine import machine
 from edge_wam.policy import Policy
 
 _INTEGER = ("MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm", "QLinearConv")
@@ -171,17 +170,6 @@ def bench(
         action_difference=_difference(outputs, "action") if quantised else 0.0,
         video_difference=_difference(outputs, "video") if quantised else 0.0,
     )
-
-
-def machine() -> str:
-    """Processor name and architecture."""
-    name = ""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    except OSError:
-        pass  # no /proc: the architecture alone
-    return f"{name or 'unnamed processor'} ({platform.machine()})"
 
 
 def _twin(step: bytes) -> bytes:

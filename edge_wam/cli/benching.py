@@ -73,8 +73,8 @@ def link(
     Measured: a real link and a running microcontroller, over a wire that is paced byte by byte. Computed: the time that
     request and answer take on the wire.
     """
-    from edge_wam.app.bench import machine
     from edge_wam.cli.show import as_json, facts, note, table
+    from edge_wam.machine import machine
     from firmware_bridge.host.bench_rig import available, known
     from firmware_bridge.host.link_bench import bench_link
 

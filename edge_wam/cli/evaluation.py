@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_wam.app.bench import machine
 from edge_wam.app.eval import EvalSettings, TaskSummary, as_dict
 from edge_wam.cli.show import OUT, as_json, facts, table
+from edge_wam.machine import machine
 
 _PER_LINE = 50
 

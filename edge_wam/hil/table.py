@@ -22,6 +22,7 @@ from edge_wam.hil.injections import Target
 from edge_wam.hil.judge import judge, void
 from edge_wam.hil.realtime import RealTimeBench
 from edge_wam.hil.scenario import Expect, Reaction, Scenario, load_scenario
+from edge_wam.machine import processor
 from firmware_bridge.errors import FirmwareError
 from firmware_bridge.mcu.build import build_id
 
@@ -217,13 +218,6 @@ def campaign(
     return complete
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def summary(row: Row, results: list[Result]) -> tuple[str, ...]:
     """The row's cells: fault, runs, good, min, median, max, goal, farthest link."""
     mine = [one for one in results if one.values["fault"] == row.fault]
@@ -243,7 +237,7 @@ def page(results: list[Result]) -> str:
     return _PAGE.format(
         rows="\n".join("| " + " | ".join(summary(row, results)) + " |" for row in ROWS),
         means="\n".join(f"| {row.fault} | {row.means} |" for row in ROWS),
-        machine=f"{_processor()}, {platform.system()} {platform.release()}",
+        machine=f"{processor() or platform.machine()}, {platform.system()} {platform.release()}",
         voids=voids,
         builds=", ".join(builds) or "none",
         odd="\n".join(f"- {one['fault']}, run {one['run']}: {one['outcome']}" for one in odd) or "None.",

@@ -47,7 +47,7 @@ def _board(machine: str, cpu: str, *flags: str, more: tuple[str, ...] = ()) -> d
     folder = f"ports/{machine.replace('-', '_')}"
     sources = (
         "ports/common/startup.c", "ports/common/cortex.c", "ports/common/rings.c", "ports/common/main.c",
-        f"{folder}/vectors.c", f"{folder}/board.c", *more,
+        "ports/common/pinless.c", f"{folder}/vectors.c", f"{folder}/board.c", *more,
     )  # fmt: skip
     variants = {
         # As shipped: reset at 20 ms; where the watchdog has two stages, the first at 10 ms.

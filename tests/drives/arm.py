@@ -44,6 +44,29 @@ class Arm(Mcu):
         self._data = ctypes.create_string_buffer(8)
         self._id = ctypes.c_uint16()
 
+    def run(self) -> Arm:
+        """Armed, and on a second's way to 0.3 rad on every axis."""
+        self.start()
+        self.tick(10)
+        self.go([300_000] * len(self.drives), knots=20)
+        self.tick(200)
+        assert self.state == m.McuState.RUN
+        return self
+
+    def off_ticks(self, limit: int = 1000) -> int:
+        """Ticks until no drive has torque."""
+        for ticks in range(limit):
+            if not any(self.torques()):
+                return ticks
+            self.tick()
+        raise AssertionError("a drive still has torque")
+
+    def torques(self) -> list[bool]:
+        """Of every real drive, servos first: whether it has torque, as its emulation knows."""
+        return [servo.torque_on for servo in self.servo_bus.servos] + [
+            motor.enabled for motor in self.motor_bus.motors
+        ]
+
     # ---- the wires ----
 
     def wires(self) -> None:

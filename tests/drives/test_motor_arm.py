@@ -25,10 +25,6 @@ def motor_arm(count: int = SIX, **changes: int) -> Arm:
     return Arm([motor_set(axis, axis + 1, **changes) for axis in range(count)], motors=motors)
 
 
-def enabled(arm: Arm) -> list[bool]:
-    return [motor.enabled for motor in arm.motor_bus.motors]
-
-
 def damiao(arm: Arm, axis: int) -> DamiaoMotor:
     motor = arm.motor_bus.motors[axis]
     assert isinstance(motor, DamiaoMotor)
@@ -36,21 +32,7 @@ def damiao(arm: Arm, axis: int) -> DamiaoMotor:
 
 
 def running(count: int = SIX) -> Arm:
-    arm = motor_arm(count)
-    arm.start()
-    arm.tick(10)
-    arm.go([300_000] * count, knots=20)
-    arm.tick(200)
-    assert arm.state == m.McuState.RUN
-    return arm
-
-
-def off_ticks(arm: Arm, limit: int = 1000) -> int:
-    for ticks in range(limit):
-        if not any(enabled(arm)):
-            return ticks
-        arm.tick()
-    raise AssertionError("a drive is still on")
+    return motor_arm(count).run()
 
 
 def test_six_drives_are_found_checked_armed_and_moved() -> None:
@@ -58,10 +40,10 @@ def test_six_drives_are_found_checked_armed_and_moved() -> None:
     for axis, motor in enumerate(arm.motor_bus.motors):
         motor.motor.position = 0.1 * axis - 0.2
     assert arm.start() <= 40, "eight frames with each, every second tick"
-    assert not any(enabled(arm))
+    assert not any(arm.torques())
     before = [motor.motor.position for motor in arm.motor_bus.motors]
     arm.tick(6)
-    assert enabled(arm) == [True] * SIX
+    assert arm.torques() == [True] * SIX
     arm.tick(50)
     for motor, position in zip(arm.motor_bus.motors, before, strict=True):
         # One code (the drive cuts off), and 0 rad/s and 0 N m, which lie half a code beside a code: 0.4 and 0.1 mrad.
@@ -110,7 +92,7 @@ def refusal(arm: Arm) -> tuple[int, int, dict[int, int]]:
     arm.configure()
     arm.tick(120)
     ack = arm.arm()
-    assert not any(enabled(arm)) and arm.state == m.McuState.CONFIGURED
+    assert not any(arm.torques()) and arm.state == m.McuState.CONFIGURED
     return ack.code, ack.arg, {event.arg0: event.arg1 for event in arm.events(m.EventKind.DRIVE)}
 
 
@@ -157,7 +139,7 @@ def test_every_damiao_of_the_table_has_the_ranges_that_the_maker_states(
     arm = Arm([motor_set(0, 1, model=model)], motors=[DamiaoMotor(1, 17, model.name)], axes=[slow])
     arm.start()
     arm.tick(5)
-    assert enabled(arm) == [True]
+    assert arm.torques() == [True]
 
 
 @pytest.mark.parametrize("model", [model for model in m.MitModel if model.name.startswith("AK")])
@@ -203,7 +185,7 @@ def test_a_drive_that_falls_silent_is_a_lost_encoder_with_its_axis_and_all_go_of
     fault, axis, ticks = arm.fault()
     assert (fault, axis) == (m.Fault.ENCODER_LOST, 4) and SILENT_TICKS - 3 <= ticks <= SILENT_TICKS + 3
     arm.motor_bus.motors[4].silent = False
-    assert off_ticks(arm) < 300
+    assert arm.off_ticks() < 300
 
 
 def test_lost_answers_are_borne_and_a_bus_that_is_off_is_a_lost_encoder() -> None:
@@ -214,7 +196,7 @@ def test_lost_answers_are_borne_and_a_bus_that_is_off_is_a_lost_encoder() -> Non
     arm.motor_bus.off = True
     assert arm.fault()[0] == m.Fault.ENCODER_LOST
     arm.tick(500)
-    assert not any(enabled(arm)), "the drives' own watchdogs: no frame reaches them"
+    assert not any(arm.torques()), "the drives' own watchdogs: no frame reaches them"
 
 
 @pytest.mark.parametrize("code", [0x8, 0x9, 0xA, 0xB, 0xC, 0xD, 0xE])
@@ -224,18 +206,18 @@ def test_an_error_of_a_drive_is_a_fault_at_once_and_its_code_is_told(code: int) 
     fault, axis, ticks = arm.fault()
     assert (fault, axis) == (m.Fault.DRIVE_ERROR, 5) and ticks <= 4
     assert arm.events(m.EventKind.DRIVE)[0].arg1 & 0xFFFF == code
-    assert off_ticks(arm) < 300
+    assert arm.off_ticks() < 300
 
 
 def test_an_error_is_cleared_by_configuring_anew_and_stays_if_its_cause_does() -> None:
     arm = running()
     arm.motor_bus.motors[5].error = 0xB
     arm.fault()
-    off_ticks(arm)
+    arm.off_ticks()
     assert arm.ask(m.FaultAck(m.Fault.DRIVE_ERROR)).code == m.AckCode.OK
     arm.start()
     arm.tick(10)
-    assert enabled(arm) == [True] * SIX
+    assert arm.torques() == [True] * SIX
 
 
 def test_a_drive_that_lets_go_without_an_error_is_one() -> None:
@@ -276,7 +258,7 @@ def test_torque_off_goes_before_everything_else(how: m.HostMessage) -> None:
     arm.ask(how)
     arm.motor_bus.sent.clear()
     arm.tick(2)
-    assert not any(enabled(arm))
+    assert not any(arm.torques())
     frames = [(identifier, data) for _, identifier, data in arm.motor_bus.sent]
     first = frames.index((1, OFF))
     assert frames[first : first + SIX] == [(number, OFF) for number in range(1, SIX + 1)], "six in one breath"
@@ -289,10 +271,10 @@ def test_a_lost_torque_off_is_repeated_until_it_is_acknowledged() -> None:
     arm.motor_bus.motors[2].silent = True
     arm.ask(m.Disarm())
     arm.tick(5)
-    assert enabled(arm) == [False, False, True, False, False, False]
+    assert arm.torques() == [False, False, True, False, False, False]
     arm.motor_bus.motors[2].silent = False
     arm.tick(5)
-    assert not any(enabled(arm))
+    assert not any(arm.torques())
 
 
 def test_a_drive_that_somebody_else_switches_on_is_switched_off() -> None:
@@ -303,7 +285,7 @@ def test_a_drive_that_somebody_else_switches_on_is_switched_off() -> None:
     arm.tick(60)
     arm.motor_bus.motors[3].enabled = True
     arm.tick(6)
-    assert not any(enabled(arm))
+    assert not any(arm.torques())
 
 
 def test_a_drive_that_was_on_before_the_mcu_booted_is_switched_off_first() -> None:
@@ -314,7 +296,7 @@ def test_a_drive_that_was_on_before_the_mcu_booted_is_switched_off_first() -> No
     arm.configure()
     arm.motor_bus.sent.clear()
     arm.tick(4)
-    assert not any(enabled(arm))
+    assert not any(arm.torques())
     assert arm.motor_bus.sent[0][2] == OFF
 
 

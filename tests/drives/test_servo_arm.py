@@ -23,31 +23,13 @@ def servo_arm(count: int = SIX, *, delay: int = 0, **changes: int) -> Arm:
     return Arm([servo_set(axis, axis + 1, **changes) for axis in range(count)], servos=servos)
 
 
-def torques(arm: Arm) -> list[bool]:
-    return [servo.torque_on for servo in arm.servo_bus.servos]
-
-
 def goal_times(arm: Arm) -> list[int]:
     """When setpoints went out, us."""
     return [at for at, data in arm.servo_bus.sent if data[4] == ft.SYNC_WRITE and data[5] == 42]
 
 
 def running() -> Arm:
-    arm = servo_arm()
-    arm.start()
-    arm.tick(10)
-    arm.go([300_000] * SIX, knots=20)
-    arm.tick(200)
-    assert arm.state == m.McuState.RUN
-    return arm
-
-
-def off_ticks(arm: Arm, limit: int = 1000) -> int:
-    for ticks in range(limit):
-        if not any(torques(arm)):
-            return ticks
-        arm.tick()
-    raise AssertionError("torque is still on")
+    return servo_arm().run()
 
 
 def test_six_servos_are_found_checked_armed_and_moved_without_a_jerk_or_a_collision() -> None:
@@ -56,9 +38,9 @@ def test_six_servos_are_found_checked_armed_and_moved_without_a_jerk_or_a_collis
         servo.motor.position = 0.1 * axis - 0.2
     before = [servo.raw() for servo in arm.servo_bus.servos]
     assert arm.start() <= 60, "three transactions with each of six servos, one a cycle"
-    assert not any(torques(arm)), "armed a moment ago, the bus has not said so yet"
+    assert not any(arm.torques()), "armed a moment ago, the bus has not said so yet"
     arm.tick(3)
-    assert torques(arm) == [True] * SIX
+    assert arm.torques() == [True] * SIX
     arm.tick(20)
     assert [servo.raw() for servo in arm.servo_bus.servos] == before
     target = [200_000, -200_000, 100_000, 0, 300_000, -300_000]
@@ -123,7 +105,7 @@ def refusal(arm: Arm) -> tuple[int, int, dict[int, int]]:
     arm.configure()
     arm.tick(120)
     ack = arm.arm()
-    assert not any(torques(arm)) and arm.state == m.McuState.CONFIGURED
+    assert not any(arm.torques()) and arm.state == m.McuState.CONFIGURED
     return ack.code, ack.arg, {event.arg0: event.arg1 for event in arm.events(m.EventKind.DRIVE)}
 
 
@@ -181,10 +163,10 @@ def test_a_servo_in_error_is_told_and_cannot_be_armed() -> None:
 def test_every_servo_lets_go_when_the_mcu_boots_whatever_is_bound() -> None:
     """A servo has no watchdog: after a reset it would hold on until somebody arms and disarms it."""
     arm = running()
-    assert all(torques(arm))
+    assert all(arm.torques())
     arm.lib.ewl_reset(arm.handle, m.ResetCause.WATCHDOG, 0, arm.now_us)
     arm.tick(3)
-    assert not any(torques(arm)), "also where the first order met an answer to an older question"
+    assert not any(arm.torques()), "also where the first order met an answer to an older question"
 
 
 def test_servos_that_are_slower_than_planned_slow_the_bus_and_nothing_else() -> None:
@@ -207,11 +189,11 @@ def test_a_servo_that_falls_silent_is_a_lost_encoder_with_its_axis_and_the_torqu
     fault, axis, ticks = arm.fault()
     assert (fault, axis) == (m.Fault.ENCODER_LOST, 3)
     assert SILENT_TICKS - 2 <= ticks <= SILENT_TICKS + 3
-    off_ticks(arm, 400)
+    arm.off_ticks(400)
     assert arm.state == m.McuState.FAULT
     arm.servo_bus.servos[3].silent = False
     arm.tick(50)
-    assert not any(torques(arm)), "nothing comes back by itself"
+    assert not any(arm.torques()), "nothing comes back by itself"
 
 
 @pytest.mark.parametrize("bit", [ft.VOLTAGE, ft.ANGLE, ft.OVERHEAT, ft.OVERCURRENT, ft.OVERLOAD])
@@ -221,7 +203,7 @@ def test_an_error_of_a_servo_is_a_fault_within_two_cycles(bit: int) -> None:
     fault, axis, ticks = arm.fault()
     assert (fault, axis) == (m.Fault.DRIVE_ERROR, 5) and ticks <= 5
     assert [(event.arg0, event.arg1) for event in arm.events(m.EventKind.DRIVE)] == [(5, bit)]
-    assert off_ticks(arm, 400) < 300
+    assert arm.off_ticks(400) < 300
 
 
 def test_answers_that_come_too_late_belong_to_nothing_and_are_a_lost_encoder() -> None:
@@ -299,7 +281,7 @@ def test_a_servo_that_missed_the_enable_is_not_enabled_later_but_a_fault() -> No
     arm.servo_bus.servos[3].deaf = False
     arm.tick(20)
     assert not arm.servo_bus.servos[3].torque_on
-    off_ticks(arm)
+    arm.off_ticks()
 
 
 @pytest.mark.parametrize("how", [m.Disarm(), m.Estop()])
@@ -309,7 +291,7 @@ def test_torque_goes_off_in_the_cycle_after_the_core_lets_go(how: m.HostMessage)
     arm.tick(10)
     arm.ask(how)
     arm.tick(1)
-    assert off_ticks(arm) <= 3
+    assert arm.off_ticks() <= 3
     offs = [data for _, data in arm.servo_bus.sent if data[4] == ft.SYNC_WRITE and data[5] == 40 and data[8] == 0]
     assert len(offs) == 1 and len(offs[0]) == 8 + 2 * SIX, "one packet for all"
 
@@ -321,22 +303,22 @@ def test_a_damaged_torque_off_is_repeated_to_each_servo_until_it_says_so() -> No
     arm.ask(m.Disarm())
     arm.servo_bus.damage = 4
     arm.tick(60)
-    assert not any(torques(arm))
+    assert not any(arm.torques())
     arm.servo_bus.servos[1].table[40] = 1  # somebody else, over the maker's own tool
     arm.tick(60)
-    assert not any(torques(arm))
+    assert not any(arm.torques())
 
 
 def test_an_arm_can_be_armed_again_after_the_cause_is_gone() -> None:
     arm = running()
     arm.servo_bus.servos[5].error = ft.OVERLOAD
     arm.fault()
-    off_ticks(arm, 400)
+    arm.off_ticks(400)
     arm.servo_bus.servos[5].error = 0
     assert arm.ask(m.FaultAck(m.Fault.DRIVE_ERROR)).code == m.AckCode.OK
     arm.start()
     arm.tick(5)
-    assert torques(arm) == [True] * SIX
+    assert arm.torques() == [True] * SIX
 
 
 def test_ratio_direction_and_zero_are_those_of_the_binding() -> None:

@@ -173,25 +173,3 @@ uint8_t board_reset_cause(bool lived)
 {
     return lived ? EW_RESET_CAUSE_WATCHDOG : EW_RESET_CAUSE_UNKNOWN;
 }
-
-uint32_t board_entropy(void)
-{
-    return 0u;
-}
-
-void board_outputs(bool enable, uint32_t tick)
-{
-    (void)enable;
-    (void)tick;
-}
-
-bool board_estop(void)
-{
-    return false;
-}
-
-void board_light(uint8_t state, uint32_t tick)
-{
-    (void)state;
-    (void)tick;
-}

@@ -134,26 +134,3 @@ uint8_t board_reset_cause(bool lived)
     (void)lived;
     return EW_RESET_CAUSE_UNKNOWN;
 }
-
-uint32_t board_entropy(void)
-{
-    return 0u; /* none on this board: sessions differ by boot count and by their predecessor */
-}
-
-/* The board model has no pins: the drive hears the enable in its setpoint frames. */
-void board_outputs(bool enable, uint32_t tick)
-{
-    (void)enable;
-    (void)tick;
-}
-
-bool board_estop(void)
-{
-    return false;
-}
-
-void board_light(uint8_t state, uint32_t tick)
-{
-    (void)state;
-    (void)tick;
-}
