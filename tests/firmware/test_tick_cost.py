@@ -10,7 +10,7 @@ import pytest
 from firmware_bridge.errors import FirmwareError
 from firmware_bridge.mcu import tick_cost
 from firmware_bridge.mcu.profile.cycles import bounds, by_function, listing
-from firmware_bridge.mcu.profile.windows import Window, plugin_argument
+from firmware_bridge.mcu.profile.windows import INTERRUPTS, Window, plugin_argument
 
 LISTING = """
 00000100 <f>:
@@ -25,6 +25,12 @@ LISTING = """
 
 00000118 <g>:
  118:\t4770      \tbx\tlr
+
+0000011a <Uart_Handler>:
+ 11a:\t4770      \tbx\tlr
+
+0000011c <Reset_Handler>:
+ 11c:\te7fe      \tb.n\t11c <Reset_Handler>
 """
 CODE = listing(LISTING)
 
@@ -34,7 +40,7 @@ def _stretch(*addresses: int) -> np.ndarray:
 
 
 def test_the_listing_is_read_without_its_constants() -> None:
-    assert sorted(CODE) == [0x100, 0x102, 0x104, 0x108, 0x10A, 0x10E, 0x110, 0x118]
+    assert sorted(CODE) == [0x100, 0x102, 0x104, 0x108, 0x10A, 0x10E, 0x110, 0x118, 0x11A, 0x11C]
     assert (CODE[0x104].size, CODE[0x104].low, CODE[0x104].high) == (4, 2, 12)
     assert (CODE[0x100].low, CODE[0x110].low) == (3, 5)  # 1 + registers
     assert CODE[0x102].from_flash and CODE[0x118].function == "g"
@@ -64,7 +70,7 @@ def test_a_window_ends_where_its_function_has_returned_or_begins_again(tmp_path:
     folder = tmp_path
     windows = (Window("once", "g"), Window("turn", "g", again=True))
     argument = plugin_argument(folder / "p.so", folder / "out", windows, CODE)
-    assert argument == f"{folder}/p.so,out={folder}/out,window=once:118:10e,window=turn:118:118"
+    assert argument == f"{folder}/p.so,out={folder}/out,window=once:118:10e,window=turn:118:118,handler=11a"
     with pytest.raises(FirmwareError, match="no call of nobody"):
         plugin_argument(folder / "p.so", folder / "out", (Window("x", "nobody"),), CODE)
 
@@ -72,6 +78,12 @@ def test_a_window_ends_where_its_function_has_returned_or_begins_again(tmp_path:
 def test_no_part_of_a_turn_costs_a_quarter_more_than_the_table_says() -> None:
     found = tick_cost.measure(ticks=300)
     assert found.chunks > 0
+    # A UART's interrupts come as fast as this machine hands over its bytes: they are counted, and count nowhere else.
+    interrupts = {"Uart0_Handler", "Uart1_Handler", "SysTick_Handler", "receive_interrupt", "ring_put"}
+    assert found.cost(INTERRUPTS).count > 100
+    assert {function for function, _ in found.cost(INTERRUPTS).functions} & interrupts
+    for cost in found.costs[:-1]:
+        assert interrupts.isdisjoint(function for function, _ in cost.functions)
     for name, instructions in tick_cost.EXPECTED.items():
         cost = found.cost(name)
         assert cost.count > 0

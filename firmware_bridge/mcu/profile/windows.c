@@ -1,8 +1,10 @@
 /* A plugin of QEMU: the instructions executed between two places of the firmware, and all of them for the longest stretch.
  *
- * Arguments: out=FILE, then one window=NAME:START:END[:END...] per window, addresses in hexadecimal. A window opens when START
- * is about to run and closes when one of its ENDs is; interrupts in between belong to it, as on the real processor. FILE gets,
- * when QEMU ends and for each window in order: u32 number of stretches, their lengths (u32 each), u32 length of the longest,
+ * Arguments: out=FILE, one window=NAME:START:END[:END...] per window, one handler=ADDRESS per interrupt handler, addresses in
+ * hexadecimal. A window opens when START is about to run and closes when one of its ENDs is. Interrupts in between do not
+ * belong to it: an emulated UART hands over its bytes as fast as the machine under it, a wire does so at its baud rate. They
+ * are counted on their own, each from its handler's first instruction to its return. FILE gets, when QEMU ends, for each
+ * window in order and then for the interrupts: u32 number of stretches, their lengths (u32 each), u32 length of the longest,
  * its program counters (u32 each). The host's byte order.
  *
  * QEMU's header is not installed by Debian; declared here is what its documentation names (docs/devel/tcg-plugins). */
@@ -16,6 +18,8 @@
 #define PUBLIC __attribute__((visibility("default")))
 #define WINDOWS 8u
 #define ENDS 8u
+#define HANDLERS 16u
+#define LEVELS 8u /* of interrupts within interrupts, the thread's own included */
 #define STRETCH (1u << 22) /* instructions; a longer one is cut, and its length says so */
 
 typedef uint64_t plugin_id_t;
@@ -25,6 +29,8 @@ void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id_t id, void (*translated)(pl
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *block);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *block, size_t index);
 uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *instruction);
+const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *instruction);
+size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *instruction);
 void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *instruction, void (*executed)(unsigned, void *),
                                             int registers, void *data);
 void qemu_plugin_register_atexit_cb(plugin_id_t id, void (*ended)(plugin_id_t, void *), void *data);
@@ -86,27 +92,91 @@ static bool ends_at(const window_t *window, uint32_t pc)
     return found;
 }
 
-static void record(uint32_t pc)
+static void append(window_t *window, uint32_t pc)
 {
-    for (uint32_t i = 0u; i < window_count; i++) {
-        window_t *window = &windows[i];
-        if (window->open && (window->length < STRETCH)) {
-            window->stretch[window->length] = pc;
-            window->length++;
-        }
+    if (window->length < STRETCH) {
+        window->stretch[window->length] = pc;
+        window->length++;
     }
 }
 
-static void executed(unsigned cpu, void *data)
+/* ---- interrupts ---- */
+
+enum { PLAIN, CALL, RETURN };
+
+typedef struct {
+    uint32_t pc;
+    uint32_t next; /* behind it: where it goes on unless it branches */
+    int kind;
+    bool border;
+    bool handler;
+} mark_t;
+
+static uint32_t handlers[HANDLERS];
+static uint32_t handler_count;
+static window_t interrupts;
+static uint32_t level;          /* 0: the thread runs */
+static uint32_t calls[LEVELS];  /* open ones within the handler of each level */
+static const mark_t *branch;    /* call or return that was just executed in an interrupt, taken or not */
+
+static bool handles_at(uint32_t pc)
 {
-    (void)cpu;
-    record((uint32_t)(uintptr_t)data);
+    bool found = false;
+    for (uint32_t i = 0u; i < handler_count; i++) {
+        found = found || (handlers[i] == pc);
+    }
+    return found;
 }
 
-static void executed_at_border(unsigned cpu, void *data)
+/* BL and BLX, or what takes the program counter from the link register or the stack. */
+static int kind_of(struct qemu_plugin_insn *instruction)
 {
-    (void)cpu;
-    const uint32_t pc = (uint32_t)(uintptr_t)data;
+    uint16_t half[2] = {0u, 0u};
+    const size_t size = qemu_plugin_insn_size(instruction);
+    memcpy(half, qemu_plugin_insn_data(instruction), (size < sizeof half) ? size : sizeof half);
+    if (size == 2u) {
+        const bool blx = (half[0] & 0xFF87u) == 0x4780u;
+        const bool out = (half[0] == 0x4770u) || ((half[0] & 0xFF00u) == 0xBD00u);
+        return blx ? CALL : (out ? RETURN : PLAIN);
+    }
+    const bool bl = ((half[0] & 0xF800u) == 0xF000u) && ((half[1] & 0xD000u) == 0xD000u);
+    const bool pop = ((half[0] == 0xE8BDu) && ((half[1] & 0x8000u) != 0u)) || ((half[0] == 0xF85Du) && (half[1] == 0xFB04u));
+    return bl ? CALL : (pop ? RETURN : PLAIN);
+}
+
+/* What the last call or return of an interrupt did is seen from where it led. */
+static void settle(uint32_t pc)
+{
+    if ((branch != NULL) && (pc != branch->next)) {
+        if (branch->kind == CALL) {
+            calls[level]++;
+        } else if (calls[level] > 0u) {
+            calls[level]--;
+        } else {
+            level--;
+            if (level == 0u) {
+                close_window(&interrupts);
+            }
+        }
+    }
+    branch = NULL;
+}
+
+static void enter(void)
+{
+    if (level == 0u) {
+        interrupts.length = 0u;
+    }
+    if (level < (LEVELS - 1u)) {
+        level++;
+        calls[level] = 0u;
+    }
+}
+
+/* ---- every instruction ---- */
+
+static void cross(uint32_t pc)
+{
     for (uint32_t i = 0u; i < window_count; i++) {
         window_t *window = &windows[i];
         if (window->open && ends_at(window, pc)) {
@@ -117,7 +187,29 @@ static void executed_at_border(unsigned cpu, void *data)
             window->length = 0u;
         }
     }
-    record(pc);
+}
+
+static void executed(unsigned cpu, void *data)
+{
+    (void)cpu;
+    const mark_t *mark = data;
+    settle(mark->pc);
+    if (mark->handler) {
+        enter();
+    }
+    if (level > 0u) {
+        append(&interrupts, mark->pc);
+        branch = (mark->kind == PLAIN) ? NULL : mark;
+        return;
+    }
+    if (mark->border) {
+        cross(mark->pc);
+    }
+    for (uint32_t i = 0u; i < window_count; i++) {
+        if (windows[i].open) {
+            append(&windows[i], mark->pc);
+        }
+    }
 }
 
 static void translated(plugin_id_t id, struct qemu_plugin_tb *block)
@@ -127,11 +219,16 @@ static void translated(plugin_id_t id, struct qemu_plugin_tb *block)
     for (size_t k = 0u; k < count; k++) {
         struct qemu_plugin_insn *instruction = qemu_plugin_tb_get_insn(block, k);
         const uint32_t pc = (uint32_t)qemu_plugin_insn_vaddr(instruction);
-        bool border = false;
+        mark_t *mark = grow(NULL, sizeof *mark); /* QEMU keeps what it translated until it ends */
+        mark->pc = pc;
+        mark->next = pc + (uint32_t)qemu_plugin_insn_size(instruction);
+        mark->kind = kind_of(instruction);
+        mark->handler = handles_at(pc);
+        mark->border = false;
         for (uint32_t i = 0u; i < window_count; i++) {
-            border = border || (windows[i].start == pc) || ends_at(&windows[i], pc);
+            mark->border = mark->border || (windows[i].start == pc) || ends_at(&windows[i], pc);
         }
-        qemu_plugin_register_vcpu_insn_exec_cb(instruction, border ? executed_at_border : executed, 0, (void *)(uintptr_t)pc);
+        qemu_plugin_register_vcpu_insn_exec_cb(instruction, executed, 0, mark);
     }
 }
 
@@ -152,11 +249,29 @@ static void ended(plugin_id_t id, void *data)
         fprintf(stderr, "windows: cannot write %s\n", out_path);
         return;
     }
-    for (uint32_t i = 0u; i < window_count; i++) {
-        write_words(windows[i].lengths, windows[i].count, file);
-        write_words(windows[i].longest, windows[i].longest_length, file);
+    for (uint32_t i = 0u; i <= window_count; i++) {
+        const window_t *window = (i < window_count) ? &windows[i] : &interrupts;
+        write_words(window->lengths, window->count, file);
+        write_words(window->longest, window->longest_length, file);
     }
     (void)fclose(file);
+}
+
+static void make_room(window_t *window)
+{
+    window->stretch = grow(NULL, STRETCH * sizeof window->stretch[0]);
+    window->longest = grow(NULL, STRETCH * sizeof window->longest[0]);
+}
+
+static bool take_handler(const char *text)
+{
+    char *next = NULL;
+    if (handler_count == HANDLERS) {
+        return false;
+    }
+    handlers[handler_count] = (uint32_t)strtoul(text, &next, 16);
+    handler_count++;
+    return (next != text) && (*next == '\0');
 }
 
 static bool take_window(const char *text)
@@ -172,8 +287,7 @@ static bool take_window(const char *text)
         window->ends[window->end_count] = (uint32_t)strtoul(next + 1, &next, 16);
         window->end_count++;
     }
-    window->stretch = grow(NULL, STRETCH * sizeof window->stretch[0]);
-    window->longest = grow(NULL, STRETCH * sizeof window->longest[0]);
+    make_room(window);
     window_count++;
     return (*next == '\0') && (window->end_count > 0u);
 }
@@ -181,10 +295,12 @@ static bool take_window(const char *text)
 PUBLIC int qemu_plugin_install(plugin_id_t id, const void *about, int count, char **arguments)
 {
     (void)about;
+    make_room(&interrupts);
     for (int i = 0; i < count; i++) {
         if (strncmp(arguments[i], "out=", 4u) == 0) {
             out_path = strdup(&arguments[i][4]);
-        } else if ((strncmp(arguments[i], "window=", 7u) != 0) || !take_window(&arguments[i][7])) {
+        } else if (!((strncmp(arguments[i], "window=", 7u) == 0) && take_window(&arguments[i][7])) &&
+                   !((strncmp(arguments[i], "handler=", 8u) == 0) && take_handler(&arguments[i][8]))) {
             fprintf(stderr, "windows: bad argument %s\n", arguments[i]);
             return -1;
         }

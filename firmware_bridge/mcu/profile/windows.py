@@ -16,6 +16,9 @@ from firmware_bridge.mcu.profile.cycles import U32, Instruction, listing
 
 SOURCE = Path(__file__).parent / "windows.c"
 OBJDUMP = "arm-none-eabi-objdump"
+INTERRUPTS = "interrupts"
+"""What is counted outside of every window: each interrupt, from its handler's first instruction to its return."""
+_HANDLER, _NOT_AN_INTERRUPT = "_Handler", "Reset_Handler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,15 @@ def plugin_argument(plugin: Path, out: Path, windows: tuple[Window, ...], code: 
             raise FirmwareError(f"the image has no call of {window.start}", remedy="report it with the build id")
         addresses = [f"{address:x}" for address in (start, *ends) if address is not None]
         parts.append(":".join([f"window={window.name}", *addresses]))
-    return ",".join(parts)
+    return ",".join([*parts, *(f"handler={address:x}" for address in _handlers(code))])
+
+
+def _handlers(code: dict[int, Instruction]) -> list[int]:
+    """Where the interrupt handlers of the image begin."""
+    begins: dict[str, int] = {}
+    for row in code.values():
+        begins.setdefault(row.function, row.address)
+    return [at for name, at in begins.items() if name.endswith(_HANDLER) and name != _NOT_AN_INTERRUPT]
 
 
 def _returns(function: str, code: dict[int, Instruction]) -> list[int]:
@@ -92,7 +103,7 @@ def _returns(function: str, code: dict[int, Instruction]) -> list[int]:
 
 
 def read_counts(out: Path, windows: tuple[Window, ...]) -> dict[str, Counted]:
-    """What the plugin wrote when QEMU ended.
+    """What the plugin wrote when QEMU ended: every window, and ``INTERRUPTS``.
 
     Raises:
         FirmwareError: it wrote nothing: QEMU was killed.
@@ -102,11 +113,11 @@ def read_counts(out: Path, windows: tuple[Window, ...]) -> dict[str, Counted]:
     words = np.fromfile(out, np.uint32)
     found: dict[str, Counted] = {}
     at = 0
-    for window in windows:
+    for name in (*(window.name for window in windows), INTERRUPTS):
         parts = []
         for _ in range(2):
             count = int(words[at])
             parts.append(words[at + 1 : at + 1 + count])
             at += 1 + count
-        found[window.name] = Counted(*parts)
+        found[name] = Counted(*parts)
     return found
