@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from firmware_bridge.host.can_segments import CLASSIC_BYTES, FD_BYTES, FD_LENGTHS, fd_length
-from firmware_bridge.host.messages import CRC_BYTES
+from firmware_bridge.host.can_segments import fd_length
+from firmware_bridge.host.messages import CAN_CLASSIC_BYTES, CAN_FD_LENGTHS, CAN_FRAME_BYTES, CRC_BYTES
 
 _CLASSIC_STUFFED, _TAIL = 34, 13
 _FD_ARBITRATION, _FD_CONTROL, _FD_STUFF_COUNT = 17, 5, 4
@@ -58,7 +58,7 @@ def frame_bits(count: int, *, fd: bool) -> FrameBits:
     Raises:
         ValueError: no frame has this length.
     """
-    if count not in (FD_LENGTHS if fd else range(CLASSIC_BYTES + 1)):
+    if count not in (CAN_FD_LENGTHS if fd else range(CAN_CLASSIC_BYTES + 1)):
         raise ValueError(f"no {'FD' if fd else 'classic'} frame has {count} bytes")
     if not fd:
         stuffed = _CLASSIC_STUFFED + 8 * count
@@ -74,7 +74,7 @@ def frame_bits(count: int, *, fd: bool) -> FrameBits:
 
 def frame_lengths(body: int, *, fd: bool) -> list[int]:
     """Lengths of the frames of a transfer whose body has ``body`` bytes (header and payload, without CRC)."""
-    room = (FD_BYTES if fd else CLASSIC_BYTES) - 1
+    room = (CAN_FRAME_BYTES if fd else CAN_CLASSIC_BYTES) - 1
     left, lengths = body + CRC_BYTES, []
     while left + fd > room:
         lengths.append(room + 1)

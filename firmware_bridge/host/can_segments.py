@@ -9,65 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
 
 from firmware_bridge.host.framing import crc32c
 from firmware_bridge.host.messages import (
+    CAN_CLASS,
+    CAN_CLASSIC_BYTES,
+    CAN_FD_LENGTHS,
+    CAN_FRAME_BYTES,
+    CAN_FRAME_TIMEOUT_US,
+    CAN_ID_ESTOP,
+    CAN_NODE_MAX,
+    CAN_PADDING_MAX,
+    CAN_TO_HOST,
     CRC_BYTES,
     MAX_BODY_BYTES,
-    Ack,
-    Chunk,
-    Disarm,
-    Estop,
-    Event,
-    EventAck,
-    Heartbeat,
-    HelloReq,
-    Hold,
-    State,
-    TimeReq,
-    TimeResp,
+    CanClass,
 )
 
-ESTOP_ID = 0x001
-"""Single frame, any length, no session: whoever sends this identifier stops every arm on the bus."""
-TO_HOST = 0x080
-NODE_MAX = 7
-CLASSIC_BYTES, FD_BYTES = 8, 64
-FD_LENGTHS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 24, 32, 48, 64)
-PADDING_MAX = 15
-FRAME_TIMEOUT_NS = 100_000_000
-"""The rest of a transfer comes within this time after the frame before, or not at all."""
 _START, _END, _TOGGLE, _TRANSFER = 0x80, 0x40, 0x20, 0x1F
 _CLASS_AND_TYPE = 0x70F
-
-
-class CanClass(IntEnum):
-    """Priority of a message; within one class transfers come one after the other."""
-
-    ESTOP = 0
-    STOP = 1
-    BEAT = 2
-    ANSWER = 3
-    MOTION = 4
-    SETUP = 5
-
-
-CLASS_OF: dict[int, CanClass] = {
-    Estop.TYPE: CanClass.ESTOP,
-    Hold.TYPE: CanClass.STOP,
-    Disarm.TYPE: CanClass.STOP,
-    Heartbeat.TYPE: CanClass.BEAT,
-    TimeReq.TYPE: CanClass.BEAT,
-    TimeResp.TYPE: CanClass.BEAT,
-    Ack.TYPE: CanClass.ANSWER,
-    Event.TYPE: CanClass.ANSWER,
-    EventAck.TYPE: CanClass.ANSWER,
-    HelloReq.TYPE: CanClass.ANSWER,
-    Chunk.TYPE: CanClass.MOTION,
-    State.TYPE: CanClass.MOTION,
-}
-"""All others are SETUP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +41,25 @@ class CanFrame:
 
 def class_of(message_type: int) -> CanClass:
     """Priority class of a message type."""
-    return CLASS_OF.get(message_type, CanClass.SETUP)
+    return CAN_CLASS.get(message_type, CanClass.SETUP)
 
 
 def frame_id(message_type: int, node: int, *, to_host: bool) -> int:
     """Identifier of a message's frames."""
     kind = class_of(message_type)
     if kind is CanClass.ESTOP:
-        return ESTOP_ID
-    return kind << 8 | (TO_HOST if to_host else 0) | (node & NODE_MAX) << 4 | (message_type & 0xF)
+        return CAN_ID_ESTOP
+    return kind << 8 | (CAN_TO_HOST if to_host else 0) | (node & CAN_NODE_MAX) << 4 | (message_type & 0xF)
 
 
 def fd_length(count: int) -> int:
     """The smallest length of an FD frame that holds ``count`` bytes."""
-    return next(length for length in FD_LENGTHS if length >= count)
+    return next(length for length in CAN_FD_LENGTHS if length >= count)
 
 
 def segment(transfer: bytes, identifier: int, transfer_id: int, *, fd: bool) -> Iterator[CanFrame]:
     """The frames of a transfer (body and CRC), in order."""
-    room = (FD_BYTES if fd else CLASSIC_BYTES) - 1
+    room = (CAN_FRAME_BYTES if fd else CAN_CLASSIC_BYTES) - 1
     at, tail = 0, _START | _TOGGLE | (transfer_id & _TRANSFER)
     end = False
     while not end:
@@ -159,7 +119,7 @@ class Reassembler:
         """Take one frame. Returns ``body | crc32c`` when it completed a transfer, whose CRC was then right."""
         data = frame.data
         kind = frame.id >> 8 & 7
-        if kind == CanClass.ESTOP or kind > CanClass.SETUP or not 0 < len(data) <= (FD_BYTES if frame.fd else 8):
+        if kind == CanClass.ESTOP or kind > CanClass.SETUP or not 0 < len(data) <= (CAN_FRAME_BYTES if frame.fd else 8):
             self.counters.bad += 1
             return None
         slot = self._slots[CanClass(kind)]
@@ -205,7 +165,7 @@ class Reassembler:
         return not tail & _START and slot.of(frame) and tail & _TOGGLE == slot.toggle
 
     def _expire(self, slot: _Slot, now_ns: int) -> None:
-        if slot.open and now_ns - slot.frame_ns > FRAME_TIMEOUT_NS:
+        if slot.open and now_ns - slot.frame_ns > CAN_FRAME_TIMEOUT_US * 1000:
             slot.open = False
             self.counters.bad += 1
 
@@ -252,11 +212,11 @@ def _share(frame: CanFrame) -> bytes | None:
     """The transfer's part of a frame, None if the frame is malformed."""
     data = frame.data
     if not data[-1] & _END:
-        return data[:-1] if len(data) == (FD_BYTES if frame.fd else CLASSIC_BYTES) else None
+        return data[:-1] if len(data) == (CAN_FRAME_BYTES if frame.fd else CAN_CLASSIC_BYTES) else None
     if not frame.fd:
         return data[:-1]
     zeros = data[-2] if len(data) > 1 else 255
     cut = len(data) - 2 - zeros
-    if zeros > PADDING_MAX or cut < 0 or any(data[cut:-2]):
+    if zeros > CAN_PADDING_MAX or cut < 0 or any(data[cut:-2]):
         return None
     return data[:cut]

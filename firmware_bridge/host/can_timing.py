@@ -8,7 +8,8 @@ sample point: at most one slow bit of difference, 1 us at 1 Mbit/s.)
 
 from __future__ import annotations
 
-from firmware_bridge.host.can_segments import FD_LENGTHS, CanFrame
+from firmware_bridge.host.can_segments import CanFrame
+from firmware_bridge.host.messages import CAN_FD_LENGTHS
 
 _CRC15 = 0x4599
 _TAIL_CLASSIC = 1 + 1 + 1 + 7 + 3
@@ -54,7 +55,7 @@ def classic_bits(frame: CanFrame) -> int:
 def fd_bits(frame: CanFrame) -> tuple[int, int]:
     """Slow and fast bit times of an FD data frame with bit rate switch and its interframe space."""
     slow_head = [0, *_bits(frame.id, 11), 0, 0, 1, 0, 1]  # SOF, identifier, RRS, IDE, FDF, res, BRS
-    fast_head = [0, *_bits(FD_LENGTHS.index(len(frame.data)), 4), *_data_bits(frame.data)]  # ESI, DLC, data
+    fast_head = [0, *_bits(CAN_FD_LENGTHS.index(len(frame.data)), 4), *_data_bits(frame.data)]  # ESI, DLC, data
     slow = len(stuffed(slow_head))
     fast = len(stuffed([*slow_head, *fast_head])) - slow
     # Stuff count (4) and CRC (17 or 21) with a fixed stuff bit before them and after every fourth bit; CRC delimiter.

@@ -18,19 +18,8 @@ from typing import TYPE_CHECKING, Any
 from cobs import cobs
 
 from firmware_bridge.errors import LinkError, TransportClosed
-from firmware_bridge.host.can_segments import (
-    ESTOP_ID,
-    NODE_MAX,
-    TO_HOST,
-    CanClass,
-    CanFrame,
-    Reassembler,
-    SegmentCounters,
-    class_of,
-    frame_id,
-    segment,
-)
-from firmware_bridge.host.messages import HEADER_BYTES
+from firmware_bridge.host.can_segments import CanFrame, Reassembler, SegmentCounters, class_of, frame_id, segment
+from firmware_bridge.host.messages import CAN_ID_ESTOP, CAN_NODE_MAX, CAN_TO_HOST, HEADER_BYTES, CanClass
 
 if TYPE_CHECKING:
     import can
@@ -109,8 +98,8 @@ class CanTransport:
     ) -> None:
         import can
 
-        if not 1 <= node <= NODE_MAX:
-            raise LinkError(f"CAN node {node}", expected=f"1..{NODE_MAX}", remedy="correct the configuration")
+        if not 1 <= node <= CAN_NODE_MAX:
+            raise LinkError(f"CAN node {node}", expected=f"1..{CAN_NODE_MAX}", remedy="correct the configuration")
         self.name = name
         self.dropped_frames = 0
         self._can = can
@@ -141,7 +130,7 @@ class CanTransport:
         number = self._transfer_id[kind]
         self._transfer_id[kind] = number + 1 & 0x1F
         if kind is CanClass.ESTOP:
-            frames = deque([CanFrame(ESTOP_ID, transfer[:HEADER_BYTES] + bytes([_SINGLE_FRAME_TAIL | number]))])
+            frames = deque([CanFrame(CAN_ID_ESTOP, transfer[:HEADER_BYTES] + bytes([_SINGLE_FRAME_TAIL | number]))])
         else:
             frames = deque(segment(transfer, frame_id(transfer[0], self._node, to_host=False), number, fd=self._fd))
             waiting = sum(len(item.frames) for queue in self._outbox.values() for item in queue)
@@ -255,7 +244,7 @@ class CanTransport:
                     queue.clear()
             return
         identifier = message.arbitration_id
-        if message.is_extended_id or identifier & 0x0F0 != TO_HOST | self._node << 4:
+        if message.is_extended_id or identifier & 0x0F0 != CAN_TO_HOST | self._node << 4:
             return  # not every interface filters
         self.counters.frames_received += 1
         data = b"" if message.is_remote_frame else bytes(message.data)
@@ -309,7 +298,7 @@ def _bus_arguments(options: CanOptions) -> dict[str, Any]:
     """What each interface wants to know. Where the system sets the bit rate, none is given."""
     if options.interface == "socketcan":
         # The kernel filters. Filters of python-can itself would make a poll end at the first foreign frame.
-        mine = {"can_id": TO_HOST | options.node << 4, "can_mask": 0x0F0, "extended": False}
+        mine = {"can_id": CAN_TO_HOST | options.node << 4, "can_mask": 0x0F0, "extended": False}
         return {"fd": options.fd, "can_filters": [mine]}
     if options.interface == "virtual":
         return {}

@@ -26,7 +26,7 @@ def _refuse(name: str, length: int) -> LinkError:
     )
 
 
-SCHEMA_HASH = 0x85ddb580
+SCHEMA_HASH = 0xf1c4c93f
 
 MAX_AXES = 16
 """Axes that one MCU drives at most."""
@@ -86,6 +86,24 @@ STATS_PERIOD_TICKS = 1000
 """STATS every second."""
 EVENT_RESEND_US = 100000
 """An unacknowledged EVENT is sent again."""
+EFFORT_TIME_US = 50000
+"""More than effort_max in every report for this long: fault; a start may pass."""
+ENCODER_SLACK_US = 20000
+"""Reports come late and bunched: so much is added to the time between two."""
+CAN_ID_ESTOP = 1
+"""The one identifier that stops, whatever its frame carries, for every node."""
+CAN_TO_HOST = 128
+"""Direction bit of a CAN identifier, set from MCU to host."""
+CAN_NODE_MAX = 7
+"""CAN nodes are 1 to 7; 0 is everybody."""
+CAN_CLASSIC_BYTES = 8
+"""A full classic CAN frame."""
+CAN_FRAME_BYTES = 64
+"""A full CAN FD frame."""
+CAN_PADDING_MAX = 15
+"""Zeros in the last frame of an FD transfer: 49 bytes go into a frame of 64."""
+CAN_FRAME_TIMEOUT_US = 100000
+"""The rest of a CAN transfer comes so soon after a frame, or not at all."""
 POSITION_ABS_MAX = 100000000
 """Limit table: largest |position|, micro-units."""
 VELOCITY_MAX_MAX = 100000000
@@ -140,6 +158,8 @@ SETPOINT_FLAG_ENABLE = 1
 """SETPOINT.flags bit 0: drive on; without it setpoints repeat the encoder."""
 SETPOINT_FLAG_BRAKE = 2
 """SETPOINT.flags bit 1: holding brake on."""
+CAN_FD_LENGTHS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 24, 32, 48, 64)
+"""Bytes of a CAN FD frame by its length code."""
 
 
 class McuState(IntEnum):
@@ -458,6 +478,27 @@ DRIVEKIND_TEXT: dict[int, Text] = {
     0: Text('SIM', 'setpoint and encoder frames on the drive stream', ''),
     1: Text('FEETECH', 'servo on a half-duplex serial bus (STS and SCS series)', ''),
     2: Text('MIT', 'motor drive on CAN in MIT mode (Damiao, CubeMars)', ''),
+}
+
+
+class CanClass(IntEnum):
+    """Priority of a message on CAN, three bits of its identifier. Within one, transfers come one after the other."""
+
+    ESTOP = 0
+    STOP = 1
+    BEAT = 2
+    ANSWER = 3
+    MOTION = 4
+    SETUP = 5
+
+
+CANCLASS_TEXT: dict[int, Text] = {
+    0: Text('ESTOP', 'single frame, identifier 0x001, any length; never reassembled', ''),
+    1: Text('STOP', 'wishes to stand still', ''),
+    2: Text('BEAT', "what must not wait: heartbeats and the clock's stamps", ''),
+    3: Text('ANSWER', 'answers and events, and the question who is there', ''),
+    4: Text('MOTION', 'plans and reports', ''),
+    5: Text('SETUP', 'everything else, and what nobody knows', ''),
 }
 
 
@@ -1579,3 +1620,34 @@ MCU_MESSAGES: dict[int, type[McuMessage]] = {
     Drive.TYPE: Drive,
     Stops.TYPE: Stops,
 }
+
+CAN_CLASS: dict[int, CanClass] = {
+    HelloReq.TYPE: CanClass.ANSWER,
+    TimeReq.TYPE: CanClass.BEAT,
+    Heartbeat.TYPE: CanClass.BEAT,
+    LimitsSet.TYPE: CanClass.SETUP,
+    LimitsCommit.TYPE: CanClass.SETUP,
+    Arm.TYPE: CanClass.SETUP,
+    Disarm.TYPE: CanClass.STOP,
+    Chunk.TYPE: CanClass.MOTION,
+    Hold.TYPE: CanClass.STOP,
+    Estop.TYPE: CanClass.ESTOP,
+    EstopClear.TYPE: CanClass.SETUP,
+    FaultAck.TYPE: CanClass.SETUP,
+    EventAck.TYPE: CanClass.ANSWER,
+    LimitsGet.TYPE: CanClass.SETUP,
+    DriveSet.TYPE: CanClass.SETUP,
+    DriveGet.TYPE: CanClass.SETUP,
+    StopsSet.TYPE: CanClass.SETUP,
+    StopsGet.TYPE: CanClass.SETUP,
+    Hello.TYPE: CanClass.SETUP,
+    TimeResp.TYPE: CanClass.BEAT,
+    Ack.TYPE: CanClass.ANSWER,
+    State.TYPE: CanClass.MOTION,
+    Event.TYPE: CanClass.ANSWER,
+    Stats.TYPE: CanClass.SETUP,
+    Limits.TYPE: CanClass.SETUP,
+    Drive.TYPE: CanClass.SETUP,
+    Stops.TYPE: CanClass.SETUP,
+}
+"""Priority of every message of the host link on CAN."""

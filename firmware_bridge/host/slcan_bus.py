@@ -15,7 +15,7 @@ from pathlib import Path
 import can
 
 from firmware_bridge.errors import TransportClosed
-from firmware_bridge.host.can_segments import FD_LENGTHS
+from firmware_bridge.host.messages import CAN_FD_LENGTHS
 from firmware_bridge.host.transport import SerialTransport, open_serial
 
 _BIT_RATES = {
@@ -74,7 +74,7 @@ class SlcanBus(can.BusABC):
                 raise can.CanOperationError("Transmit buffer full")
         letter = ("b" if msg.bitrate_switch else "d") if msg.is_fd else ("r" if msg.is_remote_frame else "t")
         identifier = f"{msg.arbitration_id:08X}" if msg.is_extended_id else f"{msg.arbitration_id:03X}"
-        length = f"{FD_LENGTHS.index(msg.dlc):X}"
+        length = f"{CAN_FD_LENGTHS.index(msg.dlc):X}"
         data = "" if msg.is_remote_frame else msg.data.hex().upper()
         text = (letter.upper() if msg.is_extended_id else letter) + identifier + length + data
         self._line.write(text.encode() + b"\r")
@@ -110,7 +110,7 @@ def _parse(line: bytes) -> can.Message:
     extended = line[:1].isupper()
     at = 9 if extended else 4
     try:
-        identifier, length = int(line[1:at], 16), FD_LENGTHS[int(line[at : at + 1], 16)]
+        identifier, length = int(line[1:at], 16), CAN_FD_LENGTHS[int(line[at : at + 1], 16)]
         data = b"" if letter == "r" else bytes.fromhex(line[at + 1 :].decode("ascii"))
     except ValueError:
         return can.Message(is_error_frame=True)

@@ -40,13 +40,15 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message. ``direction`` is "host" (host to MCU), "mcu" (MCU to host), "drive" (MCU to drive) or "plant"."""
+    """One message. ``direction`` is "host" (host to MCU), "mcu" (MCU to host), "drive" (MCU to drive) or "plant".
+    ``can_class`` is its priority on CAN, a name of the enumeration CanClass; drive and plant are not on that bus."""
 
     name: str
     type: int
     direction: str
     doc: str
     fields: tuple[Field, ...] = ()
+    can_class: str = "SETUP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,15 @@ CONSTANTS: tuple[Constant, ...] = (
     Constant("STATE_PERIOD_TICKS", 10, "STATE every 10 ms"),
     Constant("STATS_PERIOD_TICKS", 1_000, "STATS every second"),
     Constant("EVENT_RESEND_US", 100_000, "an unacknowledged EVENT is sent again"),
+    Constant("EFFORT_TIME_US", 50_000, "more than effort_max in every report for this long: fault; a start may pass"),
+    Constant("ENCODER_SLACK_US", 20_000, "reports come late and bunched: so much is added to the time between two"),
+    Constant("CAN_ID_ESTOP", 0x001, "the one identifier that stops, whatever its frame carries, for every node"),
+    Constant("CAN_TO_HOST", 0x080, "direction bit of a CAN identifier, set from MCU to host"),
+    Constant("CAN_NODE_MAX", 7, "CAN nodes are 1 to 7; 0 is everybody"),
+    Constant("CAN_CLASSIC_BYTES", 8, "a full classic CAN frame"),
+    Constant("CAN_FRAME_BYTES", 64, "a full CAN FD frame"),
+    Constant("CAN_PADDING_MAX", 15, "zeros in the last frame of an FD transfer: 49 bytes go into a frame of 64"),
+    Constant("CAN_FRAME_TIMEOUT_US", 100_000, "the rest of a CAN transfer comes so soon after a frame, or not at all"),
     Constant("POSITION_ABS_MAX", 100_000_000, "limit table: largest |position|, micro-units"),
     Constant("VELOCITY_MAX_MAX", 100_000_000, "limit table: largest velocity, micro-units/s"),
     Constant("ACCELERATION_MIN", 4_000, "limit table: smallest acceleration (one internal step), micro-units/s^2"),
@@ -126,6 +137,9 @@ CONSTANTS: tuple[Constant, ...] = (
     Constant("SETPOINT_FLAG_ENABLE", 1, "SETPOINT.flags bit 0: drive on; without it setpoints repeat the encoder"),
     Constant("SETPOINT_FLAG_BRAKE", 2, "SETPOINT.flags bit 1: holding brake on"),
 )
+
+CAN_FD_LENGTHS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 24, 32, 48, 64)
+"""Bytes of a CAN FD frame by its length code (ISO 11898-1); the first nine are those of a classic one."""
 
 ENUMERATIONS: tuple[Enumeration, ...] = (
     Enumeration(
@@ -328,6 +342,18 @@ ENUMERATIONS: tuple[Enumeration, ...] = (
         ),
     ),
     Enumeration(
+        "CanClass",
+        "Priority of a message on CAN, three bits of its identifier. Within one, transfers come one after the other.",
+        (
+            Value("ESTOP", 0, "single frame, identifier 0x001, any length; never reassembled"),
+            Value("STOP", 1, "wishes to stand still"),
+            Value("BEAT", 2, "what must not wait: heartbeats and the clock's stamps"),
+            Value("ANSWER", 3, "answers and events, and the question who is there"),
+            Value("MOTION", 4, "plans and reports"),
+            Value("SETUP", 5, "everything else, and what nobody knows"),
+        ),
+    ),
+    Enumeration(
         "FeetechModel",
         "DRIVE_SET.model of a FEETECH drive. Torque at stall is the maker's.",
         (
@@ -405,17 +431,17 @@ _STOPS_FIELDS: tuple[Field, ...] = (
 MESSAGES: tuple[Message, ...] = (
     Message("HelloReq", 0x01, "host", "Who are you? Accepted in any session.", (
         Field("nonce", "u32", "echoed in HELLO"),
-    )),
+    ), can_class="ANSWER"),
     Message("TimeReq", 0x02, "host", "First of the four stamps. Accepted in any session.", (
         Field("t1_ns", "u64", "host clock when sent, echoed"),
-    )),
+    ), can_class="BEAT"),
     Message("Heartbeat", 0x03, "host", "Every 20 ms. Not acknowledged.", (
         Field("sent_us", "u64", "MCU clock when sent, by the host's estimate: its age counts from here"),
         Field("policy_counter", "u32", "advances only when the planner really advanced"),
         Field("clock_error_us", "u32", "the host's bound of the error of that estimate"),
         Field("degrade", "u8", "Degrade"),
         Field("flags", "u8", "HEARTBEAT_FLAG_*"),
-    )),
+    ), can_class="BEAT"),
     Message("LimitsSet", 0x04, "host", "Writes one axis of the limit table; DISARMED only.", _LIMIT_FIELDS),
     Message("LimitsCommit", 0x05, "host", "Locks the limit table if its CRC is the one given.", (
         Field("axes", "u8", "number of axes, 1..16"),
@@ -425,7 +451,7 @@ MESSAGES: tuple[Message, ...] = (
         Field("limits_crc", "u32", "the committed table's CRC"),
         Field("schema_hash", "u32", "SCHEMA_HASH of the host"),
     )),
-    Message("Disarm", 0x07, "host", "Brake, then drive off; unlocks the limit table."),
+    Message("Disarm", 0x07, "host", "Brake, then drive off; unlocks the limit table.", can_class="STOP"),
     Message("Chunk", 0x08, "host", "Timed knots. Knot k is at t0_us + k * dt_10us * 10 us. Never retransmitted.", (
         Field("chunk_id", "u32", "must increase while armed; a repeated id is acknowledged again and ignored"),
         Field("t0_us", "u32", "MCU clock modulo 2^32, time of the first knot"),
@@ -437,9 +463,9 @@ MESSAGES: tuple[Message, ...] = (
         Field("blend_ms", "u8", "shortest time over which the running plan passes into the new one (20 is usual)"),
         Field("interpolation", "u8", "ChunkInterpolation"),
         Field("samples", "u8", "n * axes positions, knot by knot; HERMITE_VELOCITY: then as many velocities", "rest"),
-    )),
-    Message("Hold", 0x09, "host", "Drop the timeline, brake, stay ARMED."),
-    Message("Estop", 0x0A, "host", "Brake, drive off, latched. Accepted in any session and state."),
+    ), can_class="MOTION"),
+    Message("Hold", 0x09, "host", "Drop the timeline, brake, stay ARMED.", can_class="STOP"),
+    Message("Estop", 0x0A, "host", "Brake, drive off, latched. Accepted in any session and state.", can_class="ESTOP"),
     Message("EstopClear", 0x0B, "host", "Clears the latch; never re-arms.", (
         Field("nonce", "u32", "HELLO.clear_nonce"),
     )),
@@ -448,7 +474,7 @@ MESSAGES: tuple[Message, ...] = (
     )),
     Message("EventAck", 0x0D, "host", "Not acknowledged itself.", (
         Field("event_id", "u32", "EVENT.event_id"),
-    )),
+    ), can_class="ANSWER"),
     Message("LimitsGet", 0x0E, "host", "Read one axis of the limit table back.", (
         Field("axis", "u8", "which axis, from 0"),
     )),
@@ -485,7 +511,7 @@ MESSAGES: tuple[Message, ...] = (
         Field("t1_ns", "u64", "of the TIME_REQ"),
         Field("t2_us", "u64", "MCU clock when the request's delimiter arrived"),
         Field("t3_us", "u64", "MCU clock when this answer was made"),
-    )),
+    ), can_class="BEAT"),
     Message("Ack", 0x83, "mcu", "Answer to every command except HELLO_REQ, TIME_REQ, HEARTBEAT and EVENT_ACK.", (
         Field("of_type", "u8", "type of the command"),
         Field("code", "u8", "AckCode"),
@@ -494,7 +520,7 @@ MESSAGES: tuple[Message, ...] = (
         Field("now_us", "u64", "MCU clock"),
         Field("lead_us", "i32", "CHUNK: t0 minus MCU time on arrival; else 0"),
         Field("free_knots", "u8", "free places on the timeline"),
-    )),
+    ), can_class="ANSWER"),
     Message("State", 0x84, "mcu", "Every 10 ms.", (
         Field("now_us", "u64", "MCU clock of the tick that this describes"),
         Field("tick", "u32", "control ticks since boot"),
@@ -514,14 +540,14 @@ MESSAGES: tuple[Message, ...] = (
         Field("setpoint", "i32", "commanded, micro-units", "axes"),
         Field("velocity", "i32", "commanded, micro-units/s", "axes"),
         Field("effort", "i32", "as the drive reports it, micro-N m or micro-N; 0 where it does not", "axes"),
-    )),
+    ), can_class="MOTION"),
     Message("Event", 0x85, "mcu", "Sent again every 100 ms until EVENT_ACK.", (
         Field("event_id", "u32", "from 1, increasing"),
         Field("at_us", "u64", "MCU clock when it happened"),
         Field("kind", "u8", "EventKind"),
         Field("arg0", "i32", "see EventKind"),
         Field("arg1", "i32", "see EventKind"),
-    )),
+    ), can_class="ANSWER"),
     Message("Stats", 0x86, "mcu", "Every second. Counters since boot unless said otherwise.", (
         Field("ticks", "u32", "control ticks run"),
         Field("late_ticks", "u32", "control ticks that had to be caught up"),
@@ -574,8 +600,10 @@ def canonical() -> str:
             "constants": {c.name: c.value for c in CONSTANTS},
             "enumerations": {e.name: {v.name: v.number for v in e.values} for e in ENUMERATIONS},
             "messages": {
-                m.name: [m.type, m.direction, [[f.name, f.type, f.count] for f in m.fields]] for m in MESSAGES
+                m.name: [m.type, m.direction, m.can_class, [[f.name, f.type, f.count] for f in m.fields]]
+                for m in MESSAGES
             },
+            "can_fd_lengths": CAN_FD_LENGTHS,
         },
         sort_keys=True,
         separators=(",", ":"),

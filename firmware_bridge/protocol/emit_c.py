@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+from firmware_bridge.protocol.can_ids import ON_CAN, can_classes
 from firmware_bridge.protocol.definition import (
+    CAN_FD_LENGTHS,
     CONSTANTS,
     ENUMERATIONS,
     MESSAGES,
@@ -138,6 +140,25 @@ def _writer(message: Message) -> list[str]:
     return [*lines, "    return at;", "}", ""]
 
 
+def _can_class() -> list[str]:
+    """The priority of a message by its type; the last class takes the rest."""
+    classes = can_classes()
+    lines = [
+        f"#define EW_CAN_CLASSES {len(classes)}",
+        f"#define EW_CAN_FD_LENGTHS {', '.join(f'{length}u' for length in CAN_FD_LENGTHS)} /* by length code */",
+        "",
+        "/* Priority of a message on CAN, either direction. What nobody knows is answered that it is unknown. */",
+        "static inline uint8_t ew_can_class(uint8_t type)",
+        "{",
+        f"    uint8_t class = EW_CAN_CLASS_{classes[-1].name};",
+        "    switch (type) {",
+    ]
+    for value in classes[:-1]:
+        lines += [f"    case EW_MSG_{snake(m.name).upper()}:" for m in ON_CAN if m.can_class == value.name]
+        lines += [f"        class = EW_CAN_CLASS_{value.name};", "        break;"]
+    return [*lines, "    default:", "        break;", "    }", "    return class;", "}", ""]
+
+
 def emit_c() -> str:
     """The header's text."""
     lines = [
@@ -160,7 +181,7 @@ def emit_c() -> str:
         lines += ["};"]
     lines += ["", "/* Message types. */", "enum {"]
     lines += [f"    EW_MSG_{snake(m.name).upper()} = {m.type:#04x}, /* {m.doc} */" for m in MESSAGES]
-    lines += ["};", ""]
+    lines += ["};", "", *_can_class()]
     for message in MESSAGES:
         if not message.fields:
             continue

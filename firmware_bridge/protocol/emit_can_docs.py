@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from firmware_bridge.protocol.can_ids import CLASSES, can_class, can_id
-from firmware_bridge.protocol.definition import MESSAGES
+from firmware_bridge.protocol.can_ids import ON_CAN, can_classes, can_id
 
 _RULES = """
 ## CAN
@@ -50,11 +49,7 @@ emergency stop.
 def emit_can() -> str:
     """The section, without the newline at its end."""
     lines = [_RULES.rstrip(), "", "| priority | name | identifiers of node 1 | meaning |", "|---|---|---|---|"]
-    for number, (name, meaning, _) in enumerate(CLASSES):
-        ids = ", ".join(
-            f"{message.name} `{can_id(message, 1):#05x}`"
-            for message in MESSAGES
-            if message.direction in ("host", "mcu") and can_class(message) == number
-        )
-        lines.append(f"| {number} | {name} | {ids} | {meaning} |")
+    for value in can_classes():
+        ids = ", ".join(f"{m.name} `{can_id(m, 1):#05x}`" for m in ON_CAN if m.can_class == value.name)
+        lines.append(f"| {value.number} | {value.name} | {ids} | {value.cause} |")
     return "\n".join([*lines, ""])

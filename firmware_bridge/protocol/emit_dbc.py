@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from firmware_bridge.protocol.can_ids import ESTOP_ID, can_id, fd_length
-from firmware_bridge.protocol.definition import ENUMERATIONS, MESSAGES, SIZES, Field, Message, schema_hash
+from firmware_bridge.protocol.can_ids import ESTOP_ID, ON_CAN, can_id, fd_length
+from firmware_bridge.protocol.definition import ENUMERATIONS, SIZES, Field, Message, schema_hash
 
 NODE = 1
 FRAME_BYTES = 64
@@ -81,7 +81,7 @@ def _header() -> list[_Signal]:
 
 def _frame(message: Message, receiver: str) -> tuple[int, list[_Signal], list[str]]:
     """Length of the frame, its signals, and the lines of its tail."""
-    if message.name == "Estop":
+    if message.can_class == "ESTOP":
         return _HEADER_BYTES + 1, _header(), _tail(_HEADER_BYTES, receiver, multiplexed=False)
     fields, payload = _payload(message)
     if payload is not None and _HEADER_BYTES + payload + _CRC_BYTES + 2 <= FRAME_BYTES:
@@ -116,9 +116,7 @@ def emit_dbc() -> str:
         'firmware_bridge/protocol/generate.py. Frame lengths are those of CAN FD.";'
     ]
     attributes, values = [], []
-    for message in MESSAGES:
-        if message.direction not in ("host", "mcu"):
-            continue
+    for message in ON_CAN:
         identifier = can_id(message, NODE)
         sender, receiver = ("HOST", "MCU") if message.direction == "host" else ("MCU", "HOST")
         length, signals, tail = _frame(message, receiver)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from firmware_bridge.protocol.can_ids import ON_CAN
 from firmware_bridge.protocol.definition import (
+    CAN_FD_LENGTHS,
     CONSTANTS,
     ENUMERATIONS,
     MESSAGES,
@@ -139,7 +141,7 @@ def emit_python() -> str:
     lines += [f"SCHEMA_HASH = {schema_hash():#010x}", ""]
     for constant in CONSTANTS:
         lines += [f"{constant.name} = {constant.value}", f'"""{constant.doc[0].upper()}{constant.doc[1:]}."""']
-    lines += [""]
+    lines += [f"CAN_FD_LENGTHS = {CAN_FD_LENGTHS}", '"""Bytes of a CAN FD frame by its length code."""', ""]
     for enumeration in ENUMERATIONS:
         lines += ["", f"class {enumeration.name}(IntEnum):", f'    """{enumeration.doc}"""', ""]
         lines += [f"    {v.name} = {v.number}" for v in enumeration.values]
@@ -153,5 +155,7 @@ def emit_python() -> str:
         lines += ["", f"{name} = {' | '.join(members)}"]
     lines += ["", "MCU_MESSAGES: dict[int, type[McuMessage]] = {"]
     lines += [f"    {m.name}.TYPE: {m.name}," for m in MESSAGES if m.direction == "mcu"]
-    lines += ["}", ""]
+    lines += ["}", "", "CAN_CLASS: dict[int, CanClass] = {"]
+    lines += [f"    {m.name}.TYPE: CanClass.{m.can_class}," for m in ON_CAN]
+    lines += ["}", '"""Priority of every message of the host link on CAN."""', ""]
     return _HEAD + "\n".join(lines)

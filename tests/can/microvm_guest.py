@@ -16,11 +16,12 @@ from collections.abc import Callable
 
 import can
 
-from firmware_bridge.host.can_segments import TO_HOST, CanClass
 from firmware_bridge.host.can_transport import CanOptions, open_can
 from firmware_bridge.host.conversation import Conversation
 from firmware_bridge.host.messages import (
+    CAN_TO_HOST,
     SCHEMA_HASH,
+    CanClass,
     Estop,
     EstopClear,
     Hello,
@@ -98,7 +99,7 @@ def _talk_to_the_firmware(interface: str, fd: bool) -> str:
     assert transport._bus is not None
     classes = [kind for kind in CanClass if kind is not CanClass.MOTION]
     transport._bus.set_filters(
-        [{"can_id": kind << 8 | TO_HOST | 0x10, "can_mask": 0x7F0, "extended": False} for kind in classes]
+        [{"can_id": kind << 8 | CAN_TO_HOST | 0x10, "can_mask": 0x7F0, "extended": False} for kind in classes]
     )
     talk = Conversation(transport, time.monotonic_ns)
 

@@ -20,10 +20,10 @@ from firmware_bridge.host.can_bounds import (
     frame_lengths,
     transfer_time_us,
 )
-from firmware_bridge.host.can_segments import ESTOP_ID, FD_LENGTHS, CanFrame, frame_id, segment
+from firmware_bridge.host.can_segments import CanFrame, frame_id, segment
 from firmware_bridge.host.can_timing import frame_ns, stuffed
 from firmware_bridge.host.framing import crc32c
-from firmware_bridge.host.messages import McuState
+from firmware_bridge.host.messages import CAN_FD_LENGTHS, CAN_ID_ESTOP, McuState
 from tests.can.arbitration import Arbitration, Delivered, Sender
 from tests.can.node import CanRig
 
@@ -48,7 +48,7 @@ def test_a_frame_takes_the_time_of_its_bits(
     assert bits.time_us(rate, worst=True) == pytest.approx(most_us, abs=0.15)
 
 
-@given(st.integers(0, 0x7FF), st.booleans(), st.sampled_from(FD_LENGTHS), st.randoms(use_true_random=False))
+@given(st.integers(0, 0x7FF), st.booleans(), st.sampled_from(CAN_FD_LENGTHS), st.randoms(use_true_random=False))
 def test_every_frame_lies_within_the_bounds(identifier: int, fd: bool, size: int, rng: random.Random) -> None:
     size = size if fd else min(size, 8)
     data = bytes(rng.choice((0, 255, rng.randrange(256))) for _ in range(size))
@@ -95,7 +95,7 @@ def _transfer(kind: int, payload: int, transfer_id: int, node: int, *, fd: bool)
     return list(segment(whole, frame_id(kind, node, to_host=kind >= 0x80), transfer_id & 31, fd=fd))
 
 
-def _full_bus(rate: BusRate, estop_at_us: list[float], estop_id: int = ESTOP_ID) -> tuple[list[Delivered], float]:
+def _full_bus(rate: BusRate, estop_at_us: list[float], estop_id: int = CAN_ID_ESTOP) -> tuple[list[Delivered], float]:
     """Seven arms whose hosts and controllers all send as fast as they can, and a button on a node of its own."""
     senders = []
     for node in range(1, 8):
@@ -147,7 +147,7 @@ def test_on_a_full_bus_the_arm_brakes_in_the_tick_after_the_frame(
         for i in range(8):
             sender.offer(0.0, *_transfer(m.Chunk.TYPE, 240, i, node, fd=rate.fd))
     button = Sender()
-    button.offer(1234.0, CanFrame(ESTOP_ID, b"", rate.fd))
+    button.offer(1234.0, CanFrame(CAN_ID_ESTOP, b"", rate.fd))
     bus = Arbitration(rate, [*noise, button])
     arrived_us = None
     while rig.mcu.mcu_state is McuState.RUN:

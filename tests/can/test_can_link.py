@@ -11,9 +11,9 @@ import pytest
 
 from firmware_bridge.errors import LinkError
 from firmware_bridge.host import messages as m
-from firmware_bridge.host.can_segments import ESTOP_ID, TO_HOST, CanFrame, frame_id, segment
+from firmware_bridge.host.can_segments import CanFrame, frame_id, segment
 from firmware_bridge.host.framing import crc32c, encode_frame
-from firmware_bridge.host.messages import AckCode, McuState, ResetCause, StopCause
+from firmware_bridge.host.messages import CAN_ID_ESTOP, CAN_TO_HOST, AckCode, McuState, ResetCause, StopCause
 from tests.can.node import CanNode, CanRig
 
 MakeRig = Callable[..., CanRig]
@@ -77,7 +77,7 @@ def test_any_frame_with_the_lowest_identifier_stops_whatever_it_carries(
     rig.send(rig.ramp(), 1)
     rig.run(0.2)
     before = rig.mcu.setpoint().setpoint[0]
-    rig.mcu.put(CanFrame(ESTOP_ID, data, fd), remote=remote)
+    rig.mcu.put(CanFrame(CAN_ID_ESTOP, data, fd), remote=remote)
     rig.mcu.tick()
     assert rig.mcu.mcu_state is McuState.ESTOP
     rig.run(0.3)
@@ -93,7 +93,7 @@ def test_the_emergency_stop_works_in_every_state_and_without_a_session(make_rig:
         act()
     if prepare == "fault":
         rig.mcu.reset(ResetCause.WATCHDOG)
-    rig.mcu.put(CanFrame(ESTOP_ID, b""))
+    rig.mcu.put(CanFrame(CAN_ID_ESTOP, b""))
     rig.mcu.tick()
     assert rig.mcu.mcu_state is McuState.ESTOP
     rig.mcu.reset(ResetCause.UNKNOWN)
@@ -104,7 +104,7 @@ def test_the_emergency_stop_works_in_every_state_and_without_a_session(make_rig:
 def test_the_emergency_stop_stops_an_arm_whose_host_is_on_the_serial_line(make_rig: MakeRig) -> None:
     rig = make_rig()
     rig.mcu.write(_serial(m.HelloReq(1)))
-    rig.mcu.put(CanFrame(ESTOP_ID, b""))
+    rig.mcu.put(CanFrame(CAN_ID_ESTOP, b""))
     assert rig.mcu.mcu_state is McuState.ESTOP
 
 
@@ -124,7 +124,7 @@ def test_the_host_sends_its_emergency_stop_ahead_of_everything_that_waits(make_r
     rig.transport.write(_serial(m.Estop()))
     full = False
     rig.transport.read()
-    assert sent[0] == ESTOP_ID
+    assert sent[0] == CAN_ID_ESTOP
     assert frame_id(m.Chunk.TYPE, 1, to_host=False) not in sent, "motion after the stop"
     assert rig.transport.dropped_frames == 1
 
@@ -309,7 +309,7 @@ def test_frames_of_another_node_are_nobodys_business(make_rig: MakeRig) -> None:
     body = struct.pack("<BBHH", m.Disarm.TYPE, 0, 9, rig.link.state.session)
     for frame in segment(body + struct.pack("<I", crc32c(body)), frame_id(m.Disarm.TYPE, 2, to_host=False), 0, fd=True):
         rig.mcu.put(frame)
-    rig.mcu.put(CanFrame(TO_HOST | 0x310, b"\xe0"))
+    rig.mcu.put(CanFrame(CAN_TO_HOST | 0x310, b"\xe0"))
     rig.run(0.05)
     assert rig.link.state.mcu_state is McuState.ARMED
     assert rig.mcu.counters[1] == before[1]
@@ -318,6 +318,6 @@ def test_frames_of_another_node_are_nobodys_business(make_rig: MakeRig) -> None:
 def test_a_node_without_can_hears_nothing(library: object, make_rig: MakeRig) -> None:
     rig = make_rig()
     deaf = CanNode(library, rig.mcu.bus, node=0)  # type: ignore[arg-type]
-    deaf.put(CanFrame(ESTOP_ID, b""))
+    deaf.put(CanFrame(CAN_ID_ESTOP, b""))
     assert deaf.mcu_state is McuState.DISARMED and deaf.take() is None
     deaf.close()

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware_bridge.host.can_segments import FD_LENGTHS, CanFrame
+from firmware_bridge.host.can_segments import CanFrame
 from firmware_bridge.host.can_timing import classic_bits, fd_bits, frame_ns, stuffed
 from firmware_bridge.host.link_bench import CAN_WIRES, measure_can
-from firmware_bridge.host.messages import ChunkEncoding
+from firmware_bridge.host.messages import CAN_FD_LENGTHS, ChunkEncoding
 
 IDS = st.integers(0, 0x7FF)
 
@@ -39,7 +39,7 @@ def test_a_classic_frame_lies_between_its_bits_and_the_worst_stuffing(identifier
     assert unstuffed + 13 <= bits <= unstuffed + 13 + (unstuffed - 1) // 4
 
 
-@given(IDS, st.sampled_from(FD_LENGTHS), st.data())
+@given(IDS, st.sampled_from(CAN_FD_LENGTHS), st.data())
 def test_an_fd_frame_lies_between_its_bits_and_the_worst_stuffing(
     identifier: int, size: int, data: st.DataObject
 ) -> None:

@@ -14,9 +14,10 @@ import pytest
 from edge_wam.config import LinkConfig
 from firmware_bridge.errors import LinkError, TransportClosed
 from firmware_bridge.host import messages as m
-from firmware_bridge.host.can_segments import TO_HOST, CanFrame, frame_id, segment
+from firmware_bridge.host.can_segments import CanFrame, frame_id, segment
 from firmware_bridge.host.can_transport import TX_AGE_NS, TX_FRAMES, CanOptions, CanTransport, open_can
 from firmware_bridge.host.framing import FrameReceiver, LinkFrame, crc32c, encode_frame
+from firmware_bridge.host.messages import CAN_TO_HOST
 
 _NAMES = itertools.count()
 
@@ -82,7 +83,7 @@ FULL = can.CanOperationError("Transmit buffer full")
 
 def test_what_foreign_nodes_say_does_not_hold_up_what_is_ours(wire: tuple[Wire, CanTransport, Clock]) -> None:
     bus, transport, _ = wire
-    noise = [message(bytes(8), identifier) for identifier in (0x7FF, 0x310, TO_HOST | 0x320)]
+    noise = [message(bytes(8), identifier) for identifier in (0x7FF, 0x310, CAN_TO_HOST | 0x320)]
     bus.coming = [one for ours in incoming(b"x" * 21) for one in (*noise, ours, *noise)]
     (body,) = FrameReceiver().feed(transport.read())
     assert body[6:] == b"x" * 21

@@ -9,8 +9,9 @@ import cantools
 import pytest
 
 from firmware_bridge.host import messages as m
-from firmware_bridge.host.can_segments import ESTOP_ID, class_of, frame_id, segment
+from firmware_bridge.host.can_segments import class_of, frame_id, segment
 from firmware_bridge.host.framing import crc32c
+from firmware_bridge.host.messages import CAN_ID_ESTOP
 from firmware_bridge.protocol.can_ids import can_class, can_id
 from firmware_bridge.protocol.definition import MESSAGES
 from firmware_bridge.protocol.emit_dbc import emit_dbc
@@ -40,7 +41,7 @@ def test_every_message_of_the_host_link_has_its_identifier(database: cantools.da
         known = database.get_message_by_name(message.name)
         assert known.frame_id == frame_id(message.type, 1, to_host=message.direction == "mcu") == can_id(message, 1)
         assert can_class(message) == class_of(message.type)
-        assert known.is_fd == (known.frame_id != ESTOP_ID)
+        assert known.is_fd == (known.frame_id != CAN_ID_ESTOP)
     assert len(database.messages) == len(ON_CAN)
 
 

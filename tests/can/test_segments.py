@@ -14,21 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from firmware_bridge.host import messages as m
-from firmware_bridge.host.can_segments import (
-    CLASS_OF,
-    ESTOP_ID,
-    FD_LENGTHS,
-    FRAME_TIMEOUT_NS,
-    TO_HOST,
-    CanClass,
-    CanFrame,
-    Reassembler,
-    class_of,
-    fd_length,
-    frame_id,
-    segment,
-)
+from firmware_bridge.host.can_segments import CanFrame, Reassembler, class_of, fd_length, frame_id, segment
 from firmware_bridge.host.framing import crc32c
+from firmware_bridge.host.messages import (
+    CAN_CLASS,
+    CAN_FD_LENGTHS,
+    CAN_ID_ESTOP,
+    CAN_TO_HOST,
+    CanClass,
+)
 
 TYPES = sorted(m.MCU_MESSAGES) + sorted(
     kind.TYPE for kind in vars(m).values() if isinstance(kind, type) and hasattr(kind, "TYPE") and kind.TYPE < 0x40
@@ -37,6 +31,7 @@ TRANSFER_TYPES = [number for number in TYPES if number != m.Estop.TYPE]
 BODIES = st.builds(
     lambda kind, rest: bytes([kind]) + rest, st.sampled_from(TRANSFER_TYPES), st.binary(min_size=5, max_size=635)
 )
+TIMEOUT_NS = m.CAN_FRAME_TIMEOUT_US * 1000
 SLOW = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -118,7 +113,7 @@ def test_c_and_python_cut_a_body_into_the_same_frames(
 ) -> None:
     ours = list(segment(sealed(body), frame_id(body[0], node, to_host=body[0] >= 0x80), transfer_id, fd=fd))
     assert list(native_frames(native, body, transfer_id, fd=fd, node=node)) == ours
-    assert all(len(frame.data) in FD_LENGTHS[: None if fd else 9] for frame in ours)
+    assert all(len(frame.data) in CAN_FD_LENGTHS[: None if fd else 9] for frame in ours)
 
 
 @SLOW
@@ -176,10 +171,10 @@ def damaged(frames: list[tuple[int, CanFrame]], faults: list[tuple[str, int, int
             data[at % len(data)] ^= 1 << value % 8
             out[i] = ns, replace(frame, data=bytes(data))
         elif kind == "cut":
-            allowed = [n for n in FD_LENGTHS if n <= at % (len(frame.data) + 1)]
+            allowed = [n for n in CAN_FD_LENGTHS if n <= at % (len(frame.data) + 1)]
             out[i] = ns, replace(frame, data=frame.data[: allowed[-1]])
         elif kind == "late":
-            out[i:] = [(later + 2 * FRAME_TIMEOUT_NS, f) for later, f in out[i:]]
+            out[i:] = [(later + 2 * TIMEOUT_NS, f) for later, f in out[i:]]
         elif kind == "steal":  # a frame of another class comes in between, as arbitration allows
             out.insert(i, (ns, CanFrame(frame_id(m.Heartbeat.TYPE, 1, to_host=False), bytes([at & 255, value]))))
     return out
@@ -209,7 +204,7 @@ def test_whatever_the_bus_does_a_body_is_delivered_whole_and_once_or_not_at_all(
 
 
 @SLOW
-@given(st.lists(st.tuples(st.integers(0, 0x7FF), st.sampled_from(FD_LENGTHS), st.binary(min_size=64, max_size=64),
+@given(st.lists(st.tuples(st.integers(0, 0x7FF), st.sampled_from(CAN_FD_LENGTHS), st.binary(min_size=64, max_size=64),
                           st.booleans(), st.integers(0, 300_000_000)), max_size=40))  # fmt: skip
 def test_noise_never_becomes_a_body_and_c_and_python_count_it_alike(
     native: ctypes.CDLL, noise: list[tuple[int, int, bytes, bool, int]]
@@ -248,7 +243,7 @@ def test_a_transfer_that_stops_half_way_is_closed_after_its_time(native: ctypes.
     for reassembler, feed in _both(native):
         feed(first, 0)
         for frame in rest:
-            assert feed(frame, FRAME_TIMEOUT_NS + 1_000_000) is None
+            assert feed(frame, TIMEOUT_NS + 1_000_000) is None
         assert _numbers(reassembler)[0] == 0 and _numbers(reassembler)[1] >= 1
 
 
@@ -288,23 +283,31 @@ def test_identifiers_are_unique_and_the_emergency_stop_is_below_all_others() -> 
     for number in TRANSFER_TYPES:
         identifier = frame_id(number, 1, to_host=number >= 0x80)
         assert identifier not in seen, f"{number:#x} and {seen.get(identifier, 0):#x} share {identifier:#x}"
-        assert ESTOP_ID < identifier <= 0x7FF
-        assert bool(identifier & TO_HOST) == (number >= 0x80)
+        assert CAN_ID_ESTOP < identifier <= 0x7FF
+        assert bool(identifier & CAN_TO_HOST) == (number >= 0x80)
         seen[identifier] = number
-    assert frame_id(m.Estop.TYPE, 5, to_host=False) == ESTOP_ID
+    assert frame_id(m.Estop.TYPE, 5, to_host=False) == CAN_ID_ESTOP
 
 
 def test_what_must_not_wait_has_priority_over_what_may() -> None:
     order = [m.Estop, m.Hold, m.Heartbeat, m.Ack, m.Chunk, m.LimitsSet]
     identifiers = [frame_id(kind.TYPE, 7, to_host=kind.TYPE >= 0x80) >> 8 for kind in order]
     assert identifiers == sorted(set(identifiers))
-    assert set(CLASS_OF.values()) | {CanClass.SETUP} == set(CanClass)
+    assert set(CAN_CLASS.values()) == set(CanClass)
     assert class_of(0x7F) is CanClass.SETUP
+
+
+@pytest.mark.parametrize("to_host", [False, True])
+def test_the_core_and_the_host_give_every_type_the_same_identifier(native: ctypes.CDLL, to_host: bool) -> None:
+    identifier, out, counts = ctypes.c_uint16(), ctypes.create_string_buffer(64), ctypes.create_string_buffer(1)
+    for number in range(256):
+        assert native.ewl_can_segment(b"", 0, number, 5, to_host, 0, 0, identifier, out, counts) == 1
+        assert identifier.value == frame_id(number, 5, to_host=to_host)
 
 
 @pytest.mark.parametrize("count", range(65))
 def test_an_fd_length_is_the_next_that_exists(count: int) -> None:
-    assert fd_length(count) == min(n for n in FD_LENGTHS if n >= count)
+    assert fd_length(count) == min(n for n in CAN_FD_LENGTHS if n >= count)
 
 
 def _both(native: ctypes.CDLL) -> list[tuple[Any, Callable[[CanFrame, int], bytes | None]]]:
@@ -320,7 +323,7 @@ def _lost(
     reassembler: Any, seen: list[tuple[int, CanFrame]], feed: Callable[[CanFrame, int], bytes | None], next_id: int
 ) -> int:
     """Bad and missed transfers, after the time of what is under way is over and one more transfer has come."""
-    end = max((ns for ns, _ in seen), default=0) + 2 * FRAME_TIMEOUT_NS
+    end = max((ns for ns, _ in seen), default=0) + 2 * TIMEOUT_NS
     for frame in frames_of(bytes([m.Chunk.TYPE, 255]) + b"probe", next_id & 31, fd=False):
         feed(frame, end)
     return sum(_numbers(reassembler)[1:3])

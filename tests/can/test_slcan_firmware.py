@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from firmware_bridge.errors import LinkBusy
-from firmware_bridge.host.can_segments import ESTOP_ID, frame_id
-from firmware_bridge.host.messages import Ack, Hello, McuState, ResetCause, Stats, StopCause
+from firmware_bridge.host.can_segments import frame_id
+from firmware_bridge.host.messages import CAN_ID_ESTOP, Ack, Hello, McuState, ResetCause, Stats, StopCause
 from tests.can.bench import CanBench
 from tests.link.bench import assert_lawful
 
@@ -85,7 +85,7 @@ def test_pythons_own_slcan_bus_talks_to_the_firmware_too(bench: CanBench) -> Non
         tty_baudrate=3_000_000,
     )
     try:
-        bus.send(can.Message(arbitration_id=ESTOP_ID, is_extended_id=False, data=b""))
+        bus.send(can.Message(arbitration_id=CAN_ID_ESTOP, is_extended_id=False, data=b""))
         deadline = time.monotonic() + 20.0
         wanted, seen = frame_id(Ack.TYPE, 1, to_host=True), set[int]()
         while time.monotonic() < deadline and wanted not in seen:

@@ -14,8 +14,7 @@ from firmware_bridge.host.framing import FrameReceiver
 from firmware_bridge.host.messages import AckCode, Fault, McuState, StopCause
 from tests.firmware.mcu import WIDE, Mcu
 
-EFFORT_MS = 50
-"""EW_EFFORT_US: so long an effort may last that is too much."""
+EFFORT_MS = m.EFFORT_TIME_US // 1000
 
 
 def row(**changes: int) -> tuple[int, ...]:

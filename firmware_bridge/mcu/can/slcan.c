@@ -4,7 +4,7 @@
 #define BEL 7u
 #define NEWLINE 10u
 
-static const uint8_t lengths[16] = {0u, 1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 12u, 16u, 20u, 24u, 32u, 48u, 64u};
+static const uint8_t lengths[] = {EW_CAN_FD_LENGTHS};
 
 /* A digit's value, 16 when it is none. */
 static uint32_t digit(uint8_t c)

@@ -6,31 +6,6 @@
 #define TAIL_END 0x40u
 #define TAIL_TOGGLE 0x20u
 #define TAIL_TRANSFER 0x1Fu
-#define PADDING_MAX 15u /* 49 bytes go into a frame of 64 */
-
-typedef struct {
-    uint8_t type;
-    uint8_t class;
-} class_row_t;
-
-uint8_t ew_can_class(uint8_t type)
-{
-    static const class_row_t rows[] = {
-        {EW_MSG_ESTOP, EW_CAN_CLASS_ESTOP},        {EW_MSG_HOLD, EW_CAN_CLASS_STOP},
-        {EW_MSG_DISARM, EW_CAN_CLASS_STOP},        {EW_MSG_HEARTBEAT, EW_CAN_CLASS_BEAT},
-        {EW_MSG_TIME_REQ, EW_CAN_CLASS_BEAT},      {EW_MSG_TIME_RESP, EW_CAN_CLASS_BEAT},
-        {EW_MSG_ACK, EW_CAN_CLASS_ANSWER},         {EW_MSG_EVENT, EW_CAN_CLASS_ANSWER},
-        {EW_MSG_EVENT_ACK, EW_CAN_CLASS_ANSWER},   {EW_MSG_HELLO_REQ, EW_CAN_CLASS_ANSWER},
-        {EW_MSG_CHUNK, EW_CAN_CLASS_MOTION},       {EW_MSG_STATE, EW_CAN_CLASS_MOTION},
-    };
-    uint8_t class = EW_CAN_CLASS_SETUP;
-    for (size_t i = 0u; i < (sizeof rows / sizeof rows[0]); i++) {
-        if (rows[i].type == type) {
-            class = rows[i].class;
-        }
-    }
-    return class;
-}
 
 uint16_t ew_can_id(uint8_t type, uint8_t node, bool to_host)
 {
@@ -44,16 +19,12 @@ uint16_t ew_can_id(uint8_t type, uint8_t node, bool to_host)
 
 uint8_t ew_can_fd_length(uint8_t count)
 {
-    static const uint8_t lengths[] = {12u, 16u, 20u, 24u, 32u, 48u, 64u};
-    uint8_t length = count;
-    if (count > EW_CAN_CLASSIC_BYTES) {
-        uint8_t i = 0u;
-        while ((i < (sizeof lengths - 1u)) && (lengths[i] < count)) {
-            i++;
-        }
-        length = lengths[i];
+    static const uint8_t lengths[] = {EW_CAN_FD_LENGTHS};
+    uint8_t code = 0u;
+    while ((code < (sizeof lengths - 1u)) && (lengths[code] < count)) {
+        code++;
     }
-    return length;
+    return lengths[code];
 }
 
 /* ---- receiving ---- */
@@ -89,7 +60,7 @@ static bool share(const ew_can_frame_t *frame, uint8_t tail, uint8_t *count)
         good = frame->count == full; /* only the last one may be short */
     } else if (frame->fd) {
         const uint8_t padding = (bytes > 0u) ? frame->data[bytes - 1u] : UINT8_MAX;
-        good = (padding <= PADDING_MAX) && (((uint32_t)padding + 1u) <= bytes);
+        good = (padding <= EW_CAN_PADDING_MAX) && (((uint32_t)padding + 1u) <= bytes);
         if (good) {
             bytes = (uint8_t)(bytes - 1u - padding);
             for (uint8_t i = 0u; i < padding; i++) {

@@ -3,34 +3,14 @@
  * 11-bit identifier: priority(3) direction(1) node(3) type(4). Lower wins the bus. A transfer is `body | crc32c`, cut into
  * frames whose last byte is a tail byte (start, end, toggle, 5 bits of transfer id), as in UAVCAN/Cyphal: 7 bytes a frame in
  * classic CAN, 63 in CAN FD. An FD frame has only some lengths, so the last one of a transfer is `rest | zeros | number of
- * zeros | tail`. There are no flow-control frames: a receiver that loses a frame drops the transfer and counts it. */
+ * zeros | tail`. There are no flow-control frames: a receiver that loses a frame drops the transfer and counts it.
+ *
+ * EW_CAN_ID_ESTOP is the one identifier that stops: no session, no state, no checksum but the bus's own, and any length (even
+ * a remote frame). Every node hears it, hence node 0. Nothing on the bus has a higher priority, as 0x000 is not used. Of the
+ * other classes one transfer is under way at a time, so one buffer a class is all that a receiver needs. */
 #ifndef EW_CAN_H
 #define EW_CAN_H
 #include "ew_protocol.h"
-
-#define EW_CAN_FRAME_BYTES 64u
-#define EW_CAN_CLASSIC_BYTES 8u
-
-/* The one identifier that stops: no session, no state, no checksum but the bus's own, and any length (even a remote frame).
- * Every node hears it, hence node 0. Nothing on the bus has a higher priority, as 0x000 is not used. */
-#define EW_CAN_ID_ESTOP 0x001u
-
-#define EW_CAN_TO_HOST 0x080u /* direction bit: set from MCU to host */
-#define EW_CAN_NODE_MAX 7u    /* nodes are 1..7; 0 is everybody */
-
-/* Priority classes. One transfer of a class is under way at a time, so one buffer a class is all that a receiver needs. */
-enum {
-    EW_CAN_CLASS_ESTOP = 0,  /* single frames only, never reassembled */
-    EW_CAN_CLASS_STOP = 1,   /* HOLD, DISARM */
-    EW_CAN_CLASS_BEAT = 2,   /* HEARTBEAT and the clock stamps: what must not wait */
-    EW_CAN_CLASS_ANSWER = 3, /* ACK, EVENT and its answer, HELLO_REQ */
-    EW_CAN_CLASS_MOTION = 4, /* CHUNK, STATE */
-    EW_CAN_CLASS_SETUP = 5,  /* everything else */
-    EW_CAN_CLASSES = 6
-};
-
-/* The rest of a transfer must come within this time after the frame before: a host that died in the middle of one. */
-#define EW_CAN_FRAME_TIMEOUT_US 100000
 
 typedef struct {
     uint16_t id;     /* 11 bits */
@@ -39,9 +19,6 @@ typedef struct {
     bool remote;     /* classic remote frame: no data */
     uint8_t data[EW_CAN_FRAME_BYTES];
 } ew_can_frame_t;
-
-/* Class of a message, either direction. A type that nobody knows is SETUP: the receiver answers that it is unknown. */
-uint8_t ew_can_class(uint8_t type);
 
 /* Identifier of a message of this type; node 1..7. */
 uint16_t ew_can_id(uint8_t type, uint8_t node, bool to_host);

@@ -115,7 +115,7 @@ static uint8_t axis_strained(ew_t *ew, int64_t now_us)
             ew->strained_us[axis] = EW_NEVER_US;
         } else if (ew->strained_us[axis] == EW_NEVER_US) {
             ew->strained_us[axis] = now_us;
-        } else if (((now_us - ew->strained_us[axis]) >= EW_EFFORT_US) && (first == ew->axes)) {
+        } else if (((now_us - ew->strained_us[axis]) >= EW_EFFORT_TIME_US) && (first == ew->axes)) {
             first = axis;
         } else {
             /* too much, but not for long */

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EW_SCHEMA_HASH 0x85ddb580u
+#define EW_SCHEMA_HASH 0xf1c4c93fu
 
 #define EW_MAX_AXES 16 /* axes that one MCU drives at most */
 #define EW_MAX_KNOTS 64 /* knots that fit on the timeline */
@@ -37,6 +37,15 @@
 #define EW_STATE_PERIOD_TICKS 10 /* STATE every 10 ms */
 #define EW_STATS_PERIOD_TICKS 1000 /* STATS every second */
 #define EW_EVENT_RESEND_US 100000 /* an unacknowledged EVENT is sent again */
+#define EW_EFFORT_TIME_US 50000 /* more than effort_max in every report for this long: fault; a start may pass */
+#define EW_ENCODER_SLACK_US 20000 /* reports come late and bunched: so much is added to the time between two */
+#define EW_CAN_ID_ESTOP 1 /* the one identifier that stops, whatever its frame carries, for every node */
+#define EW_CAN_TO_HOST 128 /* direction bit of a CAN identifier, set from MCU to host */
+#define EW_CAN_NODE_MAX 7 /* CAN nodes are 1 to 7; 0 is everybody */
+#define EW_CAN_CLASSIC_BYTES 8 /* a full classic CAN frame */
+#define EW_CAN_FRAME_BYTES 64 /* a full CAN FD frame */
+#define EW_CAN_PADDING_MAX 15 /* zeros in the last frame of an FD transfer: 49 bytes go into a frame of 64 */
+#define EW_CAN_FRAME_TIMEOUT_US 100000 /* the rest of a CAN transfer comes so soon after a frame, or not at all */
 #define EW_POSITION_ABS_MAX 100000000 /* limit table: largest |position|, micro-units */
 #define EW_VELOCITY_MAX_MAX 100000000 /* limit table: largest velocity, micro-units/s */
 #define EW_ACCELERATION_MIN 4000 /* limit table: smallest acceleration (one internal step), micro-units/s^2 */
@@ -218,6 +227,16 @@ enum {
     EW_DRIVE_KIND_MIT = 2, /* motor drive on CAN in MIT mode (Damiao, CubeMars) */
 };
 
+/* Priority of a message on CAN, three bits of its identifier. Within one, transfers come one after the other. */
+enum {
+    EW_CAN_CLASS_ESTOP = 0, /* single frame, identifier 0x001, any length; never reassembled */
+    EW_CAN_CLASS_STOP = 1, /* wishes to stand still */
+    EW_CAN_CLASS_BEAT = 2, /* what must not wait: heartbeats and the clock's stamps */
+    EW_CAN_CLASS_ANSWER = 3, /* answers and events, and the question who is there */
+    EW_CAN_CLASS_MOTION = 4, /* plans and reports */
+    EW_CAN_CLASS_SETUP = 5, /* everything else, and what nobody knows */
+};
+
 /* DRIVE_SET.model of a FEETECH drive. Torque at stall is the maker's. */
 enum {
     EW_FEETECH_MODEL_NONE = 0, /* not a model */
@@ -283,6 +302,42 @@ enum {
     EW_MSG_SETPOINT = 0x40, /* One per tick. Drive frames have no header: COBS(type, payload, CRC-32C). */
     EW_MSG_ENCODER = 0x41, /* About 200 Hz. */
 };
+
+#define EW_CAN_CLASSES 6
+#define EW_CAN_FD_LENGTHS 0u, 1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 12u, 16u, 20u, 24u, 32u, 48u, 64u /* by length code */
+
+/* Priority of a message on CAN, either direction. What nobody knows is answered that it is unknown. */
+static inline uint8_t ew_can_class(uint8_t type)
+{
+    uint8_t class = EW_CAN_CLASS_SETUP;
+    switch (type) {
+    case EW_MSG_ESTOP:
+        class = EW_CAN_CLASS_ESTOP;
+        break;
+    case EW_MSG_DISARM:
+    case EW_MSG_HOLD:
+        class = EW_CAN_CLASS_STOP;
+        break;
+    case EW_MSG_TIME_REQ:
+    case EW_MSG_HEARTBEAT:
+    case EW_MSG_TIME_RESP:
+        class = EW_CAN_CLASS_BEAT;
+        break;
+    case EW_MSG_HELLO_REQ:
+    case EW_MSG_EVENT_ACK:
+    case EW_MSG_ACK:
+    case EW_MSG_EVENT:
+        class = EW_CAN_CLASS_ANSWER;
+        break;
+    case EW_MSG_CHUNK:
+    case EW_MSG_STATE:
+        class = EW_CAN_CLASS_MOTION;
+        break;
+    default:
+        break;
+    }
+    return class;
+}
 
 typedef struct {
     uint32_t nonce; /* echoed in HELLO */

@@ -5,8 +5,6 @@
 #include "ew_protocol.h"
 
 #define EW_WINDOW_TICKS (EW_WINDOW_US / EW_TICK_US)
-#define EW_EFFORT_US 50000          /* more than effort_max in every report for this long: fault; starting torque may pass */
-#define EW_ENCODER_SLACK_US 20000   /* reports come in late and bunched: so much time is added to that between two of them */
 
 typedef struct {
     uint32_t unit[EW_MAX_AXES];     /* sub per step of the odometer: fine enough that a window has 30000 */

@@ -81,7 +81,7 @@ uint32_t fdcan_dbtp(const fdcan_timing_t *t)
 
 static uint8_t length_of(uint32_t code)
 {
-    static const uint8_t lengths[16] = {0u, 1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 12u, 16u, 20u, 24u, 32u, 48u, 64u};
+    static const uint8_t lengths[] = {EW_CAN_FD_LENGTHS};
     return lengths[code & 15u];
 }
 
