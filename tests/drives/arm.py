@@ -98,7 +98,7 @@ class Arm(Mcu):
     # ---- sequences ----
 
     def uploads(self) -> list[m.LimitsSet | m.DriveSet | m.StopsSet]:
-        return [*self.table(), *self.drives, m.StopsSet(0, 0)]
+        return [*self.table(), *self.drives, self.stops]
 
     def limits_crc(self) -> int:
         return crc32c(b"".join(message.pack() for message in self.uploads()))

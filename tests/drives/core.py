@@ -106,7 +106,7 @@ class _Head(ctypes.Structure):
     """The beginning of ``ew_drives_t``."""
 
     _fields_ = (
-        ("axes", ctypes.c_uint8), ("seen", ctypes.c_uint8), ("buses", ctypes.c_uint8), ("on", _BOOL), ("brake", _BOOL),
+        ("axes", ctypes.c_uint8), ("seen", ctypes.c_uint8), ("buses", ctypes.c_uint8), ("on", _BOOL),
         ("hush", ctypes.c_uint8), ("servo_slack_us", _U32), ("setpoint", _I32 * m.MAX_AXES),
         ("velocity", _I32 * m.MAX_AXES),
     )  # fmt: skip
@@ -116,7 +116,7 @@ for _name, _result, _arguments in (
     ("ew_drives_init", None, (ctypes.c_void_p, ctypes.c_uint8, _U32)),
     ("ew_drives_unfit", ctypes.c_uint8, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint8)),
     ("ew_drives_bind", None, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint8, _I64)),
-    ("ew_drives_tick", None, (ctypes.c_void_p, _BOOL, _BOOL, _U32, _I64)),
+    ("ew_drives_tick", None, (ctypes.c_void_p, _BOOL, _U32, _I64)),
     ("ew_drives_not_ready", ctypes.c_uint8, (ctypes.c_void_p,)),
     ("ew_drives_in_error", ctypes.c_uint8, (ctypes.c_void_p,)),
     ("ew_feetech_tx", ctypes.c_size_t, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, _I64)),
@@ -151,7 +151,7 @@ class Drives:
     def tick(self, on: bool = False) -> None:
         self.now_us += m.TICK_US
         self.ticks += 1
-        LIB.ew_drives_tick(self.memory, on, False, self.ticks, self.now_us)
+        LIB.ew_drives_tick(self.memory, on, self.ticks, self.now_us)
 
     def frames(self, capacity: int = 100) -> list[tuple[int, bytes]]:
         frame, out = CanFrame(), []

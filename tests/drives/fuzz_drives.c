@@ -320,7 +320,7 @@ static void tick(uint32_t number, bool on)
             owe_motor |= is(axis, EW_DRIVE_KIND_MIT) ? (uint16_t)(1u << axis) : 0u;
         }
     }
-    ew_drives_tick(&drives, on, false, number, now_us);
+    ew_drives_tick(&drives, on, number, now_us);
 }
 
 int main(int argc, char **argv)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -357,3 +358,45 @@ def test_bindings_that_cannot_work_are_refused_at_the_commit(
     arm = Arm([motor_set(0, 1), second], axes=axes)
     assert commit(arm) == (m.AckCode.DRIVE, 1)
     assert arm.state == m.McuState.DISARMED
+
+
+# ---- holding brakes on a wire of the board ----
+
+
+def brakes_open(arm: Arm) -> bool:
+    arm.lib.ew_brakes_open.restype = ctypes.c_bool
+    arm.lib.ew_brakes_open.argtypes = [ctypes.c_void_p]
+    return bool(arm.lib.ew_brakes_open(arm.handle))
+
+
+@pytest.mark.parametrize("how", [m.Disarm(), m.Estop(), m.Hold()])
+def test_brakes_open_when_every_drive_has_confirmed_its_torque_and_grip_before_it_goes(how: m.HostMessage) -> None:
+    arm = motor_arm()
+    arm.stops = m.StopsSet(brake_after_ms=10, torque_off_after_ms=30)
+    arm.start()
+    assert not brakes_open(arm)
+    seen = []
+    for _ in range(10):
+        arm.tick()
+        seen.append((brakes_open(arm), all(arm.torques())))
+    assert (False, False) in seen and (True, True) in seen and (True, False) not in seen
+    arm.ask(how)
+    gripped = 0
+    for _ in range(100):
+        arm.tick()
+        if not brakes_open(arm) and all(arm.torques()):
+            gripped += 1
+        assert not (brakes_open(arm) and not all(arm.torques()))
+    assert gripped == (0 if isinstance(how, m.Hold) else pytest.approx(30, abs=3))
+    assert any(arm.torques()) == brakes_open(arm) == isinstance(how, m.Hold)
+
+
+def test_brakes_stay_open_while_one_drive_has_let_go_and_the_others_still_brake() -> None:
+    arm = running()
+    assert brakes_open(arm)
+    damiao(arm, 2).enabled = False
+    braking = []
+    while arm.tick() and arm.drive_on:
+        braking.append((arm.state, brakes_open(arm)))
+    assert braking.count((m.McuState.FAULT, True)) > 10 and not any(not is_open for _, is_open in braking)
+    assert arm.state == m.McuState.FAULT and not brakes_open(arm)

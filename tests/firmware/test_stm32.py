@@ -252,7 +252,7 @@ BSRR, MODER, IDR = 0x18, 0x00, 0x10
 def test_outputs_are_low_before_they_are_outputs(part: Part) -> None:
     part.lib.pins_start()
     writes = part.puts()
-    for pin in (10, 11):
+    for pin in (10, 11, 12):
         low = writes.index((GPIOC + BSRR, 1 << (pin + 16)))
         output = next(i for i, (a, v) in enumerate(writes) if a == GPIOC + MODER and (v >> 2 * pin) & 3 == 1)
         assert low < output
@@ -260,12 +260,13 @@ def test_outputs_are_low_before_they_are_outputs(part: Part) -> None:
 
 
 @pytest.mark.parametrize("tick", [0, 1, 2, 3])
-def test_the_enable_is_followed_by_a_pulse_and_without_it_there_is_none(part: Part, tick: int) -> None:
-    part.lib.pins_enable(True, tick)
-    part.lib.pins_enable(False, tick)
+@pytest.mark.parametrize("brakes_open", [False, True])
+def test_without_the_enable_there_is_no_pulse_and_no_open_brake(part: Part, tick: int, brakes_open: bool) -> None:
+    part.lib.pins_outputs(True, brakes_open, tick)
+    part.lib.pins_outputs(False, brakes_open, tick)
     on, off = (value for _, value in part.puts(GPIOC + BSRR))
-    assert on == (1 << 10) | (1 << 11 if tick % 2 else 1 << 27)
-    assert off == 1 << 26 | 1 << 27
+    assert on == 1 << 10 | (1 << 11 if tick % 2 else 1 << 27) | (1 << 12 if brakes_open else 1 << 28)
+    assert off == 1 << 26 | 1 << 27 | 1 << 28
 
 
 CLOSED = 1 << 8  # channel A high, channel B low

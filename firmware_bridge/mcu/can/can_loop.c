@@ -8,6 +8,7 @@
 static bool link_on;
 static bool motors_on;
 static bool motor_waits;
+static bool motor_off; /* torque off is on its way; what is before it belongs to it */
 static ew_can_frame_t motor_frame;
 static uint16_t motor_ids[EW_MAX_AXES];
 static volatile uint8_t motor_count;
@@ -52,6 +53,18 @@ static bool link_turn(ew_t *core, uint64_t now_us)
     return can_hal_service(CAN_HAL_LINK) || (sent == TX_BURST) || (received == RX_BURST);
 }
 
+/* Torque off waits for nothing. When it falls due, what was made before it is thrown away: the frame that is kept here and
+ * those that the controller holds. They are commands of a drive that is to be off, or are made again. */
+static void make_way(const ew_t *core)
+{
+    const bool due = ew_motor_off_due(core);
+    if (due && !motor_off) {
+        motor_waits = false;
+        can_hal_flush(CAN_HAL_DRIVE);
+    }
+    motor_off = due;
+}
+
 /* A frame that was fetched is kept until the controller takes it: the drives ask and answer in step. */
 static bool motor_turn(ew_t *core, uint64_t now_us)
 {
@@ -63,6 +76,7 @@ static bool motor_turn(ew_t *core, uint64_t now_us)
         ew_motor_rx(core, &frame, stamp_us);
         received++;
     }
+    make_way(core);
     while (sent < TX_BURST) {
         if (!motor_waits) {
             motor_waits = ew_motor_tx(core, &motor_frame, now_us);
@@ -99,7 +113,7 @@ void can_loop_off(void)
         return;
     }
     can_hal_flush(CAN_HAL_DRIVE);
-    /* Twice: over a UART the first may end a line that the flush cut. */
+    /* Twice: nobody repeats these, and a frame may be lost. */
     for (uint32_t i = 0u; i < (2u * motor_count); i++) {
         bool taken = false;
         frame.id = motor_ids[i % motor_count];

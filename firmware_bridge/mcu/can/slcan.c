@@ -1,6 +1,5 @@
 #include "slcan.h"
 
-#define CR 13u
 #define BEL 7u
 #define NEWLINE 10u
 
@@ -115,7 +114,7 @@ static bool end_of_line(slcan_t *slcan, ew_can_frame_t *frame)
     if (kind == NO_FRAME) {
         const bool known = !overlong && command(slcan, slcan->line[0], count);
         slcan->errors += known ? 0u : 1u;
-        reply(slcan, known ? CR : BEL);
+        reply(slcan, known ? SLCAN_END : BEL);
     }
     return (kind == STANDARD) && slcan->open && !slcan->listen;
 }
@@ -123,7 +122,7 @@ static bool end_of_line(slcan_t *slcan, ew_can_frame_t *frame)
 bool slcan_push(slcan_t *slcan, uint8_t byte, ew_can_frame_t *frame)
 {
     bool complete = false;
-    if (byte == CR) {
+    if (byte == SLCAN_END) {
         complete = end_of_line(slcan, frame);
     } else if (slcan->count < SLCAN_LINE_BYTES) {
         if (byte != NEWLINE) {
@@ -155,6 +154,6 @@ uint32_t slcan_format(const ew_can_frame_t *frame, uint8_t *out)
         out[at + 1u] = hex[frame->data[i] & 15u];
         at += 2u;
     }
-    out[at] = CR;
+    out[at] = SLCAN_END;
     return at + 1u;
 }

@@ -4,6 +4,7 @@
 #define EW_SLCAN_H
 #include "ew_can.h"
 
+#define SLCAN_END 13u /* ends a line */
 /* 'B', 8 digits of identifier, 1 of length, 128 of data; the end of the line is not kept. */
 #define SLCAN_LINE_BYTES 138u
 #define SLCAN_REPLY_BYTES 8u

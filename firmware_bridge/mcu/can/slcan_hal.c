@@ -75,7 +75,11 @@ bool can_hal_service(uint32_t bus)
 
 void can_hal_flush(uint32_t bus)
 {
-    buses[bus].sent = buses[bus].count; /* a line cut short is a line that the other end refuses */
+    bus_t *b = &buses[bus];
+    /* A line that has begun is ended where it is: the other end refuses it and takes the next one. */
+    b->count = ((b->sent > 0u) && (b->sent < b->count)) ? 1u : 0u;
+    b->out[0] = SLCAN_END;
+    b->sent = 0u;
 }
 
 void can_hal_status(uint32_t bus, can_hal_status_t *status)

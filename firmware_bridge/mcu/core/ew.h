@@ -96,6 +96,9 @@ size_t ew_drive_tx(ew_t *ew, uint8_t *bytes, size_t capacity);
 void ew_drive_encoder(ew_t *ew, const int32_t *position, const int32_t *effort, uint8_t axes, uint64_t now_us);
 uint8_t ew_drive_setpoint(const ew_t *ew, int32_t *setpoint, uint8_t capacity);
 bool ew_drive_enabled(const ew_t *ew);
+/* Holding brakes on an output of the board: true while they may be open. False (they grip) while the drive is off, until every
+ * drive has confirmed its torque, and when a stop has ordered them on. */
+bool ew_brakes_open(const ew_t *ew);
 
 /* Servos on a half-duplex serial bus of 1 Mbaud. The next packet, 0: none now; its bytes go out back to back with the receiver
  * off, then the line is turned round. Ask whenever the line is idle, at least once a millisecond. */
@@ -105,6 +108,8 @@ void ew_servo_rx(ew_t *ew, const uint8_t *bytes, size_t count, uint64_t now_us);
 
 /* Motor drives on CAN of 1 Mbit/s, on a controller of their own. Ask for frames until there is none, once a millisecond. */
 bool ew_motor_tx(ew_t *ew, ew_can_frame_t *frame, uint64_t now_us);
+/* True while the next frame is a torque off: what was fetched before it and has not left yet is to be thrown away. */
+bool ew_motor_off_due(const ew_t *ew);
 void ew_motor_rx(ew_t *ew, const ew_can_frame_t *frame, uint64_t now_us);
 
 /* Last words to these, without the core: bytes that every servo understands (64, or 0.64 ms); the identifiers to which a frame

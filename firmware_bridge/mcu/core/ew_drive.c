@@ -120,7 +120,7 @@ void ew_command_drives(ew_t *ew, int64_t now_us)
         ew->bus.setpoint[axis] = ew_setpoint_micro(ew, axis);
         ew->bus.velocity[axis] = ew_setpoint_velocity(ew, axis);
     }
-    ew_drives_tick(&ew->bus, ew->drive_on, ew->brake_on, ew->stats.ticks, now_us);
+    ew_drives_tick(&ew->bus, ew->drive_on, ew->stats.ticks, now_us);
     ew->setpoint_new = true;
 }
 
@@ -211,6 +211,11 @@ bool ew_drive_enabled(const ew_t *ew)
     return ew->drive_on;
 }
 
+bool ew_brakes_open(const ew_t *ew)
+{
+    return ew->drive_on && !ew->brake_on && ew_drives_holding(&ew->bus);
+}
+
 /* ---- the wires of real drives ---- */
 
 size_t ew_servo_tx(ew_t *ew, uint8_t *bytes, size_t capacity, uint64_t now_us)
@@ -232,6 +237,11 @@ size_t ew_servo_off(uint8_t *out)
 bool ew_motor_tx(ew_t *ew, ew_can_frame_t *frame, uint64_t now_us)
 {
     return ew_mit_tx(&ew->bus, frame, (int64_t)now_us);
+}
+
+bool ew_motor_off_due(const ew_t *ew)
+{
+    return ew_mit_off_due(&ew->bus);
 }
 
 void ew_motor_rx(ew_t *ew, const ew_can_frame_t *frame, uint64_t now_us)

@@ -84,7 +84,6 @@ typedef struct {
     uint8_t seen;                      /* axes that there are: bound, or those of the last encoder frame */
     uint8_t buses;                     /* bit per DriveKind that this board has a wire for; SIM always */
     bool on;                           /* the core holds the enable */
-    bool brake;
     uint8_t hush;                      /* so many times more every servo is told to let go, whatever is bound */
     uint32_t servo_slack_us;           /* what the port adds to the answering time of a servo */
     int32_t setpoint[EW_MAX_AXES];     /* micro-units */
@@ -129,7 +128,7 @@ void ew_drives_bind(ew_drives_t *drives, const ew_drive_set_t *sets, const ew_dr
                     int64_t now_us);
 
 /* Once a tick: switches on or off, and lets every driver work. Setpoints are in drives->setpoint and velocity. */
-void ew_drives_tick(ew_drives_t *drives, bool on, bool brake, uint32_t tick, int64_t now_us);
+void ew_drives_tick(ew_drives_t *drives, bool on, uint32_t tick, int64_t now_us);
 
 /* The first of `axes` axes whose last position is older than timeout_us, or axes. */
 uint8_t ew_drives_stale(const ew_drives_t *drives, uint8_t axes, int64_t now_us, int64_t timeout_us);
@@ -139,6 +138,10 @@ uint8_t ew_drives_not_ready(const ew_drives_t *drives);
 
 /* The first axis whose drive reports an error or fell out of the enable while the core holds it, or axes. */
 uint8_t ew_drives_in_error(const ew_drives_t *drives);
+
+/* True while the core holds the enable and every drive has confirmed its torque. One that lets go later is a fault, and keeps
+ * its phase until the enable is gone: the others still brake. */
+bool ew_drives_holding(const ew_drives_t *drives);
 
 /* ---- the wires, as ports see them ---- */
 
@@ -151,6 +154,9 @@ void ew_feetech_rx(ew_drives_t *drives, const uint8_t *bytes, size_t count, int6
  * packet that was cut off in the middle. Needs nothing but the wire: for a watchdog's first stage. */
 #define EW_SERVO_OFF_BYTES 64u
 size_t ew_feetech_last_words(uint8_t *bytes);
+
+/* True while torque off has not been fetched for a motor drive that it has to go to. */
+bool ew_mit_off_due(const ew_drives_t *drives);
 
 /* The next CAN frame (false: none now); torque off first. */
 bool ew_mit_tx(ew_drives_t *drives, ew_can_frame_t *frame, int64_t now_us);

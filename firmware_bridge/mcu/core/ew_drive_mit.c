@@ -290,6 +290,15 @@ static bool switch_off(ew_drives_t *drives, ew_can_frame_t *frame, int64_t now_u
     return false;
 }
 
+bool ew_mit_off_due(const ew_drives_t *drives)
+{
+    bool due = false;
+    for (uint8_t axis = 0u; axis < drives->axes; axis++) {
+        due = due || (is_motor(drives, axis) && drives->drive[axis].off);
+    }
+    return due;
+}
+
 bool ew_mit_tx(ew_drives_t *drives, ew_can_frame_t *frame, int64_t now_us)
 {
     bool made = switch_off(drives, frame, now_us);

@@ -103,11 +103,10 @@ static void watch_enable(ew_axis_drive_t *drive, int64_t now_us)
     }
 }
 
-void ew_drives_tick(ew_drives_t *drives, bool on, bool brake, uint32_t tick, int64_t now_us)
+void ew_drives_tick(ew_drives_t *drives, bool on, uint32_t tick, int64_t now_us)
 {
     const bool dropped = drives->on && !on;
     drives->on = on;
-    drives->brake = brake;
     for (uint8_t axis = 0u; axis < drives->axes; axis++) {
         drives->drive[axis].off = drives->drive[axis].off || dropped;
         watch_enable(&drives->drive[axis], now_us);
@@ -147,6 +146,16 @@ uint8_t ew_drives_in_error(const ew_drives_t *drives)
         axis++;
     }
     return axis;
+}
+
+bool ew_drives_holding(const ew_drives_t *drives)
+{
+    uint8_t axis = 0u;
+    while ((axis < drives->axes) && (ew_drive_is(drives, axis, EW_DRIVE_KIND_SIM) ||
+                                     (drives->drive[axis].phase == EW_DRIVE_ON))) {
+        axis++;
+    }
+    return drives->on && (axis == drives->axes);
 }
 
 /* ---- for drivers ---- */

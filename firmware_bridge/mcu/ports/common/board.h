@@ -38,8 +38,9 @@ uint8_t board_reset_cause(bool lived);
 /* A number that differs between boots; 0 where the part has no source of it. */
 uint32_t board_entropy(void);
 
-/* The drive-enable output, and the toggle that keeps an external retriggerable monostable up: one call a tick. */
-void board_outputs(bool enable, uint32_t tick);
+/* The drive-enable output, the toggle that keeps an external retriggerable monostable up, and the output that opens holding
+ * brakes: one call a tick. */
+void board_outputs(bool enable, bool brakes_open, uint32_t tick);
 
 /* True while the emergency-stop input asks for a stop; a board without the input never asks. Called once a tick. */
 bool board_estop(void);

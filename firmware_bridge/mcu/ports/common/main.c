@@ -73,7 +73,7 @@ static outbox_t outbox[2]; /* of BOARD_LINK and BOARD_DRIVE */
 /* The pin first: the frame needs the drive's cooperation. */
 static void drop_enable(void)
 {
-    board_outputs(false, 0u);
+    board_outputs(false, false, 0u);
     for (uint32_t i = 0u; i < drive_off_count; i++) {
         for (uint32_t spin = 0u; (spin < 10000u) && !board_send(BOARD_DRIVE, drive_off[i]); spin++) {
         }
@@ -181,7 +181,7 @@ static void check_in(uint32_t *systicks_seen)
         ew_check_in(&core, EW_CHECK_STACK);
     } else {
         ew_port_fault(&core, EW_FAULT_STACK_OVERFLOW);
-        board_outputs(false, tick);
+        board_outputs(false, false, tick);
     }
     if (systicks != *systicks_seen) {
         *systicks_seen = systicks;
@@ -201,7 +201,7 @@ static void feed(void)
     }
     alive.tick = tick;
     alive.check = ALIVE_MAGIC ^ tick;
-    board_outputs(ew_drive_enabled(&core), tick);
+    board_outputs(ew_drive_enabled(&core), ew_brakes_open(&core), tick);
     board_light(ew_state(&core), tick);
     stats->rx_overrun = rings_overruns();
 }

@@ -6,10 +6,11 @@ uint32_t board_entropy(void)
     return 0u; /* sessions differ by boot count and by their predecessor */
 }
 
-/* The drive hears the enable in its setpoint frames. */
-void board_outputs(bool enable, uint32_t tick)
+/* The drive hears enable and brakes in its setpoint frames. */
+void board_outputs(bool enable, bool brakes_open, uint32_t tick)
 {
     (void)enable;
+    (void)brakes_open;
     (void)tick;
 }
 

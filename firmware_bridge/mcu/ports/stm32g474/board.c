@@ -78,7 +78,7 @@ static void start_voltage_detector(void)
 
 void Pvd_Handler(void)
 {
-    pins_enable(false, 0u);
+    pins_outputs(false, false, 0u);
     reg_put(EXTI_PR1, EXTI_PVD);
     last_words_supply();
 }
@@ -102,7 +102,7 @@ static void start_memory_protection(void)
 void board_start(void)
 {
     pins_start(); /* first: outputs to their safe levels */
-    pins_enable(false, 0u);
+    pins_outputs(false, false, 0u);
     crystal = clock_start();
     clock_start_counter();
     start_memory_protection();
@@ -153,9 +153,9 @@ uint32_t board_entropy(void)
     return clock_random();
 }
 
-void board_outputs(bool enable, uint32_t tick)
+void board_outputs(bool enable, bool brakes_open, uint32_t tick)
 {
-    pins_enable(enable, tick);
+    pins_outputs(enable, brakes_open, tick);
 }
 
 /* One look a millisecond, however often it is asked. */

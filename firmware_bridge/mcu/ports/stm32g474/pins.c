@@ -9,6 +9,7 @@
 #define ESTOP_B 9u
 #define ENABLE 10u
 #define PULSE 11u
+#define BRAKES 12u
 
 typedef struct {
     uint32_t port;
@@ -27,6 +28,7 @@ enum { NO_PULL = 0, PULL_UP = 1, PULL_DOWN = 2 };
 static const pin_t table[] = {
     {GPIOC, ENABLE, OUTPUT, 0u, NO_PULL, 0u, false},
     {GPIOC, PULSE, OUTPUT, 0u, NO_PULL, 0u, false},
+    {GPIOC, BRAKES, OUTPUT, 0u, NO_PULL, 0u, false},
     {GPIOA, 2u, ALTERNATE, 7u, NO_PULL, 2u, false},
     {GPIOA, 3u, ALTERNATE, 7u, PULL_UP, 0u, false},
     {GPIOA, LED, OUTPUT, 0u, NO_PULL, 0u, false},
@@ -98,11 +100,17 @@ bool pins_estop(void)
     return estop_step(&estop, ((levels >> ESTOP_A) & 1u) != 0u, ((levels >> ESTOP_B) & 1u) != 0u);
 }
 
-/* Without the enable there is no pulse either: the monostable then falls, whatever holds the enable line. */
-void pins_enable(bool enable, uint32_t tick)
+static uint32_t level(uint32_t pin, bool high)
 {
-    uint32_t pins = (enable ? (1u << ENABLE) : (1u << (ENABLE + 16u)));
-    pins |= (enable && ((tick & 1u) != 0u)) ? (1u << PULSE) : (1u << (PULSE + 16u));
+    return high ? (1u << pin) : (1u << (pin + 16u));
+}
+
+/* Without the enable there is no pulse either: the monostable then falls, whatever holds the enable line. Nor is a brake open
+ * without it. All of them change in one write. */
+void pins_outputs(bool enable, bool brakes_open, uint32_t tick)
+{
+    const uint32_t pins = level(ENABLE, enable) | level(PULSE, enable && ((tick & 1u) != 0u)) |
+                          level(BRAKES, enable && brakes_open);
     reg_put(GPIOC + GPIO_BSRR, pins);
 }
 

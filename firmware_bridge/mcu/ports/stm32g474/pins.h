@@ -13,7 +13,8 @@
  *   PC8  input       emergency stop, channel A: normally closed to 3V3, pull-down. Low: stop
  *   PC9  input       emergency stop, channel B: normally closed to GND, pull-up. High: stop
  *   PC10 output      drive enable, active high; an external pull-down holds it off through reset
- *   PC11 output      changes level at every good tick (500 Hz square): input of the external retriggerable monostable */
+ *   PC11 output      changes level at every good tick (500 Hz square): input of the external retriggerable monostable
+ *   PC12 output      opens holding brakes, active high: driver of brakes that grip without current; external pull-down */
 #ifndef EW_PINS_H
 #define EW_PINS_H
 #include <stdbool.h>
@@ -34,7 +35,7 @@ bool light_on(uint8_t state, uint32_t tick);
 
 void pins_start(void);
 bool pins_estop(void);
-void pins_enable(bool enable, uint32_t tick);
+void pins_outputs(bool enable, bool brakes_open, uint32_t tick);
 void pins_light(bool on);
 
 #endif
