@@ -12,7 +12,7 @@ import pytest
 from firmware_bridge.errors import LinkError
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.can_segments import CanFrame, frame_id, segment
-from firmware_bridge.host.framing import crc32c, encode_frame
+from firmware_bridge.host.framing import FrameReceiver, crc32c, encode_frame
 from firmware_bridge.host.messages import CAN_ID_ESTOP, CAN_TO_HOST, AckCode, McuState, ResetCause, StopCause
 from tests.can.node import CanNode, CanRig
 
@@ -202,6 +202,69 @@ def test_bus_off_drops_what_waits_counts_it_and_the_link_comes_back(make_rig: Ma
     assert rig.link.state.stop_cause is StopCause.HOST_SILENT
     stats = rig.link._stats
     assert stats is not None and (stats.can_errors, stats.can_bus_off) == (17, 1)
+
+
+def test_a_transfer_that_bus_off_cut_in_two_is_counted_once_and_its_rest_is_nothing(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.link.connect()
+    body = struct.pack("<BBHH", m.Chunk.TYPE, 0, 9, rig.link.state.session) + bytes(200)
+    first, *rest = segment(body + struct.pack("<I", crc32c(body)), frame_id(m.Chunk.TYPE, 1, to_host=False), 0, fd=True)
+    bad = rig.mcu.counters[1]
+    rig.mcu.put(first)
+    for _ in range(3):
+        rig.mcu.status(bus_offs=1, bus_off=True)
+        assert rig.mcu.counters[1] == bad + 1
+    rig.mcu.status(bus_offs=1)
+    delivered = rig.mcu.counters[0]
+    for frame in rest:
+        rig.mcu.put(frame)
+    assert rig.mcu.counters[:2] == (delivered, bad + 1), "seen already: one transfer, counted once"
+
+
+def test_a_remote_frame_carries_no_transfer(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.link.connect()
+    bad = rig.mcu.counters[1]
+    rig.mcu.put(CanFrame(frame_id(m.Hold.TYPE, 1, to_host=False), bytes(8)), remote=True)
+    assert rig.mcu.counters[1] == bad + 1
+
+
+def test_before_anybody_asked_both_transports_are_told_and_one_of_them_is_enough(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.mcu.status(bus_offs=1, bus_off=True)
+    for _ in range(100):
+        rig.mcu.tick()
+    receiver = FrameReceiver()
+    told = [m.MCU_MESSAGES[body[0]].unpack(body[6:]) for body in receiver.feed(rig.mcu.read())]
+    assert sum(isinstance(message, m.State) for message in told) == 10
+    for _ in range(1000):
+        rig.mcu.tick()
+        told += [m.MCU_MESSAGES[body[0]].unpack(body[6:]) for body in receiver.feed(rig.mcu.read())]
+    assert [s.tx_dropped for s in told if isinstance(s, m.Stats)][-1] == 1, "the HELLO that waited for the bus"
+
+
+def test_answers_that_find_no_room_in_the_queue_are_dropped_and_counted(make_rig: MakeRig) -> None:
+    """A bus on which this node never wins: 1024 bytes of answers, then no more."""
+    rig = make_rig(fd=False)
+    rig.link.connect()
+    node = rig.mcu
+    take, node.take = node.take, lambda: None  # type: ignore[method-assign]
+    for seq in range(100):
+        body = struct.pack("<BBHH", m.LimitsGet.TYPE, 0, seq, rig.link.state.session) + b"\0"
+        for frame in segment(
+            body + struct.pack("<I", crc32c(body)), frame_id(m.LimitsGet.TYPE, 1, to_host=False), seq & 31, fd=False
+        ):
+            node.put(frame)
+        node.tick()
+    node.take = take  # type: ignore[method-assign]
+    answers = {m.Ack.TYPE: 0}
+    for frame in iter(node.take, None):
+        if frame.data[-1] & 0x80 and frame.id == frame_id(m.Ack.TYPE, 1, to_host=True):
+            answers[m.Ack.TYPE] += 1
+    assert 10 < answers[m.Ack.TYPE] < 1024 // 30
+    rig.run(1.2)
+    stats = rig.link._stats
+    assert stats is not None and stats.tx_dropped > 50
 
 
 def test_what_waited_when_the_controller_left_the_bus_is_not_sent_when_it_is_back(make_rig: MakeRig) -> None:

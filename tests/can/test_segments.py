@@ -257,6 +257,83 @@ def test_a_missing_frame_closes_the_transfer_at_the_next_one(native: ctypes.CDLL
         assert _numbers(reassembler) == (0, 1, 0, 0), "one transfer, counted once"
 
 
+START, END, TOGGLE = 0x80, 0x40, 0x20
+"""Of a frame's last byte; the lower five bits are the transfer's id."""
+MOTION = frame_id(m.Chunk.TYPE, 1, to_host=False)
+
+
+@pytest.mark.parametrize(
+    ("frame", "why"),
+    [
+        (CanFrame(MOTION, b"", True), "no tail"),
+        (CanFrame(0x600, b"\xe0", False), "no such class"),
+        (CanFrame(0x700, b"\xe0", False), "no such class"),
+        (CanFrame(MOTION, bytes([START | END | TOGGLE]), True), "no count of zeros"),
+        (CanFrame(MOTION, bytes([1, START | END | TOGGLE]), True), "more zeros than bytes"),
+        (CanFrame(MOTION, bytes(10) + bytes([16, START | END | TOGGLE]), True), "more zeros than a length needs"),
+        (CanFrame(MOTION, bytes([9, 0, 1, 2, START | END | TOGGLE]), True), "zeros that are none"),
+        (CanFrame(MOTION, bytes([9, 1, 0, 2, START | END | TOGGLE]), True), "zeros that are none"),
+        (CanFrame(MOTION, bytes(20) + bytes([START | TOGGLE]), True), "short, and not the end"),
+        (CanFrame(MOTION, bytes(6) + bytes([START | TOGGLE]), False), "short, and not the end"),
+        (CanFrame(MOTION, bytes(7) + bytes([START]), False), "a start with the toggle of a second frame"),
+        (CanFrame(MOTION, bytes(8) + bytes([START | TOGGLE | END]), False), "longer than classic CAN has"),
+    ],
+)
+def test_a_malformed_frame_is_one_bad_transfer_and_opens_none(native: ctypes.CDLL, frame: CanFrame, why: str) -> None:
+    body = bytes([m.Chunk.TYPE]) + bytes(20)
+    for reassembler, feed in _both(native):
+        assert feed(frame, 0) is None, why
+        assert _numbers(reassembler) == (0, 1, 0, 0), why
+        assert [feed(good, 0) for good in frames_of(body, 0, fd=frame.fd)][-1] == body
+
+
+@pytest.mark.parametrize("fd", [False, True])
+def test_only_the_next_frame_of_the_same_sort_goes_on(native: ctypes.CDLL, fd: bool) -> None:
+    """Another type of the same class, another transfer, or the other format is not the rest of this one."""
+    first, second, *_ = frames_of(bytes([m.Chunk.TYPE]) + bytes(200), 1, fd=fd)
+    tail = second.data[-1]
+    for other in (
+        replace(second, id=frame_id(m.State.TYPE, 1, to_host=False)),
+        replace(second, data=second.data[:-1] + bytes([tail ^ 2])),
+        replace(second, fd=not fd, data=bytes([0] * (7 if fd else 63)) + bytes([tail])),
+        replace(first, data=first.data[:-1] + bytes([first.data[-1] & ~START])),
+        replace(second, data=second.data[:-1] + bytes([tail ^ TOGGLE])),
+    ):
+        for reassembler, feed in _both(native):
+            feed(first, 0)
+            assert feed(other, 0) is None
+            assert _numbers(reassembler)[1] >= 1, "the transfer is closed"
+            before = _numbers(reassembler)
+            feed(second, 0)
+            assert _numbers(reassembler)[0] == 0 and _numbers(reassembler)[3] == before[3]
+
+
+def test_the_end_of_what_was_delivered_is_a_duplicate_only_until_another_transfer_is_seen(native: ctypes.CDLL) -> None:
+    *_, end = frames = frames_of(bytes([m.Chunk.TYPE]) + bytes(100), 4, fd=True)
+    broken = CanFrame(MOTION, bytes(20) + bytes([START | TOGGLE | 5]), True)
+    for reassembler, feed in _both(native):
+        for frame in frames:
+            feed(frame, 0)
+        feed(end, 0)
+        assert _numbers(reassembler) == (1, 0, 0, 1)
+        feed(broken, 0)
+        assert _numbers(reassembler) == (1, 1, 0, 1)
+        feed(end, 0)
+        assert _numbers(reassembler) == (1, 2, 0, 1)
+
+
+@pytest.mark.parametrize("fd", [False, True])
+def test_a_transfer_that_is_longer_than_any_message_is_dropped_and_nothing_behind_it_is_touched(
+    native: ctypes.CDLL, fd: bool
+) -> None:
+    for reassembler, feed in _both(native):
+        for frame in frames_of(bytes([m.Chunk.TYPE]) + bytes(700), 1, fd=fd):
+            assert feed(frame, 0) is None
+        assert _numbers(reassembler) == (0, 1, 0, 0)
+        body = bytes([m.Chunk.TYPE]) + bytes(635)
+        assert [feed(frame, 0) for frame in frames_of(body, 2, fd=fd)][-1] == body
+
+
 @pytest.mark.parametrize("kind", [m.Estop, m.Hold, m.Arm, m.LimitsSet])
 def test_a_body_under_the_identifier_of_another_is_not_delivered(native: ctypes.CDLL, kind: type) -> None:
     body = bytes([kind.TYPE]) + bytes(40)  # type: ignore[attr-defined]

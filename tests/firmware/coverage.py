@@ -23,10 +23,11 @@ from firmware_bridge.mcu import build as mcu_build
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CORE = mcu_build.HERE / "core"
-# Nothing of what these run is this process's library.
+# What these run is an emulator, a board's registers or a program of its own, and not this process's library.
 _ELSEWHERE = (
     "test_ports", "test_slcan", "test_fuzz", "test_build", "test_generated", "test_boards", "test_image",
-    "test_microvm",
+    "test_microvm", "test_budget", "test_false_bites", "test_stm32", "test_tick_cost", "test_can_timing", "test_robots",
+    "test_coverage", "test_dbc", "test_can_transport",
 )  # fmt: skip
 TESTS = [
     *(path for folder in ("firmware", "drives", "can") for path in sorted((ROOT / "tests" / folder).glob("test_*.py"))

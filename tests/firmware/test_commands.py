@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.framing import FrameReceiver, encode_frame
+from firmware_bridge.host.limits import sim_drive
 from firmware_bridge.host.messages import AckCode, McuState
 from tests.firmware.mcu import WIDE, Mcu, limits
 
@@ -21,7 +22,7 @@ NARROW = (-1000, 1000, 100_000, 100_000, 100, 100, 1)
     ("field", "index", "good", "bad"),
     [
         ("axis", 0, (0, 15), (16, 255)),
-        ("position_min", 1, (-m.POSITION_ABS_MAX, 999), (-m.POSITION_ABS_MAX - 1, -(2**31))),
+        ("position_min", 1, (-m.POSITION_ABS_MAX, 999), (-m.POSITION_ABS_MAX - 1, -(2**31), m.POSITION_ABS_MAX + 1)),
         ("position_min", 2, (), (1000, 1001)),
         ("position_max", 2, (m.POSITION_ABS_MAX, -999), (m.POSITION_ABS_MAX + 1, 2**31 - 1, -1000)),
         ("velocity_max", 3, (4_000, m.VELOCITY_MAX_MAX), (0, 3_999, m.VELOCITY_MAX_MAX + 1)),
@@ -70,6 +71,25 @@ def test_an_axis_that_was_not_set_cannot_be_read_back() -> None:
     mcu = Mcu()
     for axis in (0, 15, 16, 255):
         assert mcu.ask(m.LimitsGet(axis)).code == AckCode.BAD_VALUE
+
+
+def test_the_second_stage_of_a_stop_is_read_back_as_it_stands() -> None:
+    mcu = Mcu()
+    for brake_ms, torque_ms in ((0, 0), (2**32 - 1, 7), (40, 0)):
+        assert mcu.ask(m.StopsSet(brake_ms, torque_ms)).code == AckCode.OK
+        stops, ack = mcu.send(m.StopsGet())
+        assert stops == m.Stops(brake_ms, torque_ms)
+        assert isinstance(ack, m.Ack) and ack.code == AckCode.OK
+
+
+def test_a_binding_is_read_back_and_there_are_as_many_as_axes() -> None:
+    mcu = Mcu()
+    for axis in (0, 15):
+        drive, ack = mcu.send(m.DriveGet(axis))
+        assert isinstance(drive, m.Drive) and drive.pack() == sim_drive(axis).pack()
+        assert isinstance(ack, m.Ack) and ack.code == AckCode.OK
+    for axis in (16, 255):
+        assert mcu.ask(m.DriveGet(axis)).code == AckCode.BAD_VALUE
 
 
 def _configured() -> Mcu:
@@ -150,7 +170,8 @@ def test_while_disarmed_the_setpoint_repeats_the_encoder() -> None:
 
 @pytest.mark.parametrize("message", [
     limits(0, NARROW), m.LimitsCommit(1, 2), m.Arm(1, 2), m.EstopClear(1), m.FaultAck(1), m.LimitsGet(0),
-    m.Disarm(), m.Hold(), m.Chunk(1, 0, 100, 0, 0, 0, 0, 0, 0, b""),
+    m.Disarm(), m.Hold(), m.Chunk(1, 0, 100, 0, 0, 0, 0, 0, 0, b""), sim_drive(0), m.DriveGet(0), m.StopsSet(1, 1),
+    m.StopsGet(),
 ], ids=lambda message: type(message).__name__)  # fmt: skip
 @pytest.mark.parametrize("extra", [-1, 1, 100])
 def test_commands_of_another_length_are_refused(message: m.HostMessage, extra: int) -> None:
@@ -283,10 +304,11 @@ def test_the_drive_stream_carries_setpoints_out_and_encoders_in() -> None:
     assert body[0] == m.Setpoint.TYPE
     assert m.Setpoint.unpack(body[1:]) == m.Setpoint(1, 0, (11, -22))
     assert mcu.lib.ewl_drive_tx(mcu.handle, buffer, 200) == 0, "one per tick"
-    for wrong in (b"\x42" + b"\0" * 8, b"\x41" + b"\0" * 5, b"\x41\0\0\0\0\x11" + b"\0" * (17 * 8), b"\x41\0\0\0\0\0"):
+    for wrong in (b"\x42" + b"\0" * 8, b"\x41" + b"\0" * 5, b"\x41\0\0\0\0\x11" + b"\0" * (17 * 8), b"\x41\0\0\0\0\0",
+                  b"\x41\0\0\0\0", b"\x41\0\0\0\0\x01" + b"\0" * 7, b"\x41\0\0\0\0\x01" + b"\0" * 9):  # fmt: skip
         data = encode_frame(wrong)
         mcu.lib.ewl_drive_rx(mcu.handle, data, len(data), mcu.now_us)
     mcu.inbox.clear()
     mcu.tick(1010)
-    assert [s for s in mcu.inbox if isinstance(s, m.Stats)][-1].drive_bad == 6
+    assert [s for s in mcu.inbox if isinstance(s, m.Stats)][-1].drive_bad == 9
     assert mcu.report().position == (11, -22)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ import pytest
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.framing import FrameReceiver, crc32c
 from firmware_bridge.host.messages import McuState
-from firmware_bridge.mcu import build as mcu_build
+from tests.firmware import processor
 from tests.firmware.mcu import Mcu
 from tests.firmware.test_latches import CRC_WORD, _noinit, reset
 
@@ -56,22 +54,19 @@ def test_a_limit_that_changes_by_itself_is_found_before_the_axis_passes_the_one_
     assert not mcu.drive_on and mcu.report().fault == m.Fault.LIMITER_CHECK
 
 
-def test_a_session_that_would_repeat_its_predecessor_or_be_zero_is_changed() -> None:
-    """The hash of (entropy, boots, predecessor) that gives the predecessor again, found by search."""
-    seed, found = 1, None
-    while found is None:
-        seed += 1
-        for previous in range(1, 65_536):
-            if crc32c(struct.pack("<III", seed, 2, previous)) & 0xFFFF in (previous, 0):
-                found = previous
-                break
+@pytest.mark.parametrize("zero", [False, True])
+def test_a_session_that_would_repeat_its_predecessor_or_be_zero_is_changed(zero: bool) -> None:
+    """The hash of (entropy, boots, predecessor) that gives the predecessor again, or zero, found by search."""
+    seed, previous = next(
+        (seed, previous) for seed in itertools.count(2) for previous in range(1, 65_536)
+        if crc32c(struct.pack("<III", seed, 2, previous)) & 0xFFFF == (0 if zero else previous)
+    )  # fmt: skip
     mcu = Mcu(seed=seed)
     record = _noinit(mcu)
-    record[5] = found
+    record[5] = previous
     record[CRC_WORD] = crc32c(struct.pack(f"<{CRC_WORD}I", *record[:CRC_WORD]))
     assert reset(mcu, m.ResetCause.SOFTWARE).boots == 2
-    would_be = crc32c(struct.pack("<III", seed, 2, found)) & 0xFFFF
-    assert mcu.session == would_be + 1 and mcu.session not in (0, found)
+    assert mcu.session == (1 if zero else previous + 1)
 
 
 def test_the_last_words_to_the_drive_are_one_frame_that_drops_the_enable() -> None:
@@ -83,41 +78,16 @@ def test_the_last_words_to_the_drive_are_one_frame_that_drops_the_enable() -> No
     assert m.Setpoint.unpack(body[1:]) == m.Setpoint(0, 0, ())
 
 
-_WRAPPED = """
-#include "ew_core.h"
-#include <stdio.h>
-static ew_t core;
-static ew_noinit_t noinit;
-uint32_t __real_ew_crc32c(const uint8_t *data, size_t count, uint32_t seed);
-uint32_t __wrap_ew_crc32c(const uint8_t *data, size_t count, uint32_t seed);
-uint32_t __wrap_ew_crc32c(const uint8_t *data, size_t count, uint32_t seed)
-{
-    return __real_ew_crc32c(data, count, seed) ^ 1u;
-}
-int main(void)
-{
-    const ew_port_info_t port = {1u, 1u, 4000u, 50000u, 0u};
-    ew_init(&core, &port, &noinit, 0u);
-    ew_tick(&core, 1000u);
-    printf("%d %d %d\\n", ew_state(&core), (int)noinit.fault, ew_drive_enabled(&core));
-    return 0;
-}
-"""
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return processor.build(tmp_path_factory.mktemp("processor"))
 
 
-def test_a_processor_that_computes_wrongly_comes_up_in_fault(tmp_path: Path) -> None:
-    compiler = shutil.which("cc")
-    assert compiler is not None
-    source, program = tmp_path / "wrong.c", tmp_path / "wrong"
-    source.write_text(_WRAPPED)
-    core = mcu_build.HERE / "core"
-    subprocess.run(
-        [compiler, "-std=c11", f"-I{core}", "-Wl,--wrap=ew_crc32c", str(source), *map(str, core.glob("*.c")),
-         "-o", str(program)],
-        check=True,
-    )  # fmt: skip
-    said = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout.split()
-    assert [int(word) for word in said] == [McuState.FAULT, m.Fault.SELFTEST, 0]
+@pytest.mark.parametrize("wrong", processor.WRONG)
+def test_a_processor_that_computes_wrongly_comes_up_in_fault(program: Path, wrong: str) -> None:
+    good = wrong == "nothing"
+    state, fault = (McuState.DISARMED, m.Fault.NONE) if good else (McuState.FAULT, m.Fault.SELFTEST)
+    assert processor.boot(program, wrong) == (state, fault, 0)
 
 
 def test_what_the_port_measures_is_reported() -> None:

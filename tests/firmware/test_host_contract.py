@@ -73,6 +73,26 @@ def test_heartbeats_that_waited_in_a_buffer_do_not_keep_a_dead_hosts_arm_alive()
     assert mcu.report().stop_cause == m.StopCause.HOST_SILENT
 
 
+@pytest.mark.parametrize(
+    ("waited_ms", "behind", "code"),
+    [(0, 1, AckCode.OLD_CHUNK), (999, 0x7FFF, AckCode.OLD_CHUNK), (999, 0x8000, AckCode.OK), (1000, 1, AckCode.OK)],
+)
+def test_a_chunk_sent_before_a_hold_does_not_move_the_arm_for_a_second_after_it(
+    waited_ms: int, behind: int, code: AckCode
+) -> None:
+    """Later than that it did not wait in a queue: half of the numbers may have been used by then."""
+    mcu = Mcu().ready([0])
+    mcu.tick()
+    assert mcu.ask(mcu.chunk([(0,)] * 16)).code == AckCode.OK, "no hold yet"
+    assert mcu.ask(m.Hold()).code == AckCode.OK
+    held = mcu.seq
+    mcu.tick(waited_ms)
+    mcu.seq = held - behind - 1
+    ack = mcu.ask(mcu.chunk([(0,)] * 16))
+    assert ack.code == code
+    assert mcu.state == (McuState.RUN if code == AckCode.OK else McuState.ARMED)
+
+
 def test_an_overtaken_heartbeat_takes_nothing_back() -> None:
     mcu = running()
     mcu.heartbeat_on = False

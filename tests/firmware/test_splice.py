@@ -68,6 +68,51 @@ def test_knots_farther_ahead_than_10_s_are_refused(last_us: int, code: AckCode) 
     assert mcu.ask(mcu.chunk(at_rest(1), lead_us=last_us)).code == code
 
 
+FAR = (-m.POSITION_ABS_MAX, m.POSITION_ABS_MAX, m.VELOCITY_MAX_MAX, m.ACCELERATION_MAX_MAX, 2 * m.POSITION_ABS_MAX,
+       2 * m.POSITION_ABS_MAX, 20, m.JERK_MAX_MAX, 0, 2 * m.POSITION_ABS_MAX, 2 * m.POSITION_ABS_MAX)  # fmt: skip
+"""The widest table that the wire admits."""
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("jump", [m.POSITION_ABS_MAX // 2, 2 * m.POSITION_ABS_MAX])
+def test_the_farthest_jump_that_a_table_can_allow_is_followed_late_and_within_its_limits(jump: int, side: int) -> None:
+    """200 units in 2 ms are 1000 times the largest velocity: the slopes are cut, the axis comes when it can."""
+    start = -side * jump // 2
+    mcu = Mcu([FAR]).ready([start])
+    goal = start + side * jump
+    assert mcu.ask(mcu.chunk([(goal,)] * 60, lead_us=2_000, blend_ms=0)).code == AckCode.OK
+    path = [start, *(q for (q,) in mcu.tick(2_900))]
+    steps = [b - a for a, b in itertools.pairwise(path)]
+    assert max(map(abs, steps)) <= m.VELOCITY_MAX_MAX // 1000 + 1
+    assert all(side * step >= -1 for step in steps), "never away from it"
+    assert path[-1] == goal
+
+
+@pytest.mark.parametrize("stall_us", [7_000_000, 2**24])
+def test_a_chunk_taken_after_a_stall_but_before_the_tick_that_finds_it_moves_nothing(stall_us: int) -> None:
+    mcu = Mcu().ready([0])
+    mcu.now_us += stall_us
+    mcu.heartbeat()
+    ack = mcu.ask(mcu.chunk([(1_000,)], lead_us=9_999_000))
+    assert ack.code in (AckCode.OK, AckCode.FAR)
+    assert set(mcu.tick(200)) == {(0,)}
+    assert mcu.state == McuState.FAULT and mcu.report().fault == m.Fault.TICK_OVERRUN
+
+
+@pytest.mark.parametrize("gap_us", [-1_000, 0, 1_000, 400_000])
+def test_a_chunk_that_begins_where_the_old_plan_ends_or_later_is_joined_without_a_jump(gap_us: int) -> None:
+    mcu = Mcu([FAST]).ready([0])
+    mcu.ask(mcu.chunk([(2_000 * k,) for k in range(6)], lead_us=50_000, dt_us=20_000))
+    path = [q for (q,) in mcu.tick(100)]
+    end_us = mcu.now_us - 100_000 + 50_000 + 5 * 20_000
+    lead_us = end_us + 20_000 + gap_us - mcu.now_us
+    assert mcu.ask(mcu.chunk([(12_000 - 100 * k,) for k in range(8)], lead_us=lead_us, dt_us=20_000)).code == AckCode.OK
+    path += [q for (q,) in mcu.tick(lead_us // 1000 + 160)]
+    steps = [b - a for a, b in itertools.pairwise(path)]
+    assert max(abs(b - a) for a, b in itertools.pairwise(steps)) <= 40
+    assert path[-1] == 12_000 - 700
+
+
 @pytest.mark.parametrize("now_us", [1_000_000, 2**32 - 200_000, 2**32 - 30_000, 2**33 - 1_000])
 def test_the_32_bit_time_of_a_chunk_is_understood_across_its_wrap(now_us: int) -> None:
     mcu = Mcu(now_us=now_us // 1000 * 1000).ready()

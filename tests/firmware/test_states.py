@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from firmware_bridge.host import messages as m
+from firmware_bridge.host.limits import sim_drive
 from firmware_bridge.host.messages import AckCode, McuState
 from tests.firmware.mcu import Mcu, limits, load
 
@@ -123,6 +124,8 @@ MAKERS: dict[str, Callable[[], Mcu]] = {
 OK, BAD_STATE, LOCKED = AckCode.OK, AckCode.BAD_STATE, AckCode.LOCKED
 COMMANDS: dict[str, Callable[[Mcu], m.HostMessage]] = {
     "limits_set": lambda mcu: mcu.table()[0],
+    "drive_set": lambda mcu: sim_drive(0),
+    "stops_set": lambda mcu: m.StopsSet(1, 1),
     "limits_commit": lambda mcu: m.LimitsCommit(1, mcu.limits_crc()),
     "arm": lambda mcu: m.Arm(mcu.limits_crc(), m.SCHEMA_HASH),
     "disarm": lambda mcu: m.Disarm(),
@@ -134,12 +137,16 @@ COMMANDS: dict[str, Callable[[Mcu], m.HostMessage]] = {
 }
 # Answer and state two ticks later. "" means: unchanged.
 _STOPPED = {
-    "limits_set": (LOCKED, ""), "limits_commit": (BAD_STATE, ""), "arm": (BAD_STATE, ""), "chunk": (BAD_STATE, ""),
+    "limits_set": (LOCKED, ""), "drive_set": (LOCKED, ""), "stops_set": (LOCKED, ""), "limits_commit": (BAD_STATE, ""),
+    "arm": (BAD_STATE, ""), "chunk": (BAD_STATE, ""),
     "hold": (BAD_STATE, ""), "estop": (OK, "ESTOP"), "estop_clear": (BAD_STATE, ""), "fault_ack": (BAD_STATE, ""),
 }  # fmt: skip
 _LIVE = {**_STOPPED, "disarm": (OK, "DISARMED"), "chunk": (OK, "RUN"), "hold": (OK, "ARMED")}
 TABLE: dict[str, dict[str, tuple[AckCode, str]]] = {
-    "DISARMED": {**_STOPPED, "limits_set": (OK, ""), "limits_commit": (AckCode.BAD_LIMITS_CRC, ""), "disarm": (OK, "")},
+    "DISARMED": {
+        **_STOPPED, "limits_set": (OK, ""), "drive_set": (OK, ""), "stops_set": (OK, ""),
+        "limits_commit": (AckCode.BAD_LIMITS_CRC, ""), "disarm": (OK, ""),
+    },
     "CONFIGURED": {**_STOPPED, "arm": (OK, "ARMED"), "disarm": (OK, "DISARMED")},
     "ARMED": _LIVE,
     "RUN": _LIVE,

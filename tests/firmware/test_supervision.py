@@ -89,6 +89,24 @@ def test_only_heartbeats_are_signs_of_life() -> None:
     assert mcu.state == McuState.STOP
 
 
+def test_the_age_of_the_host_is_told_from_0_to_what_the_field_holds() -> None:
+    mcu = Mcu()
+    mcu.tick(20)
+    assert mcu.report().heartbeat_age_ms == 2**16 - 1, "never"
+    mcu.now_us += 15_000
+    mcu.heartbeat()  # while the loop is late: the ticks that are caught up lie before it
+    mcu.inbox.clear()
+    mcu.tick()
+    assert [s.heartbeat_age_ms for s in mcu.inbox if isinstance(s, m.State)] == [0]
+    sent_us = mcu.now_us - 1000
+    for _ in range(2**16 + 100):
+        mcu.now_us += 1000
+        mcu.lib.ewl_tick(mcu.handle, mcu.now_us)
+        if mcu.now_us % 10_000 == 0:
+            for state in (s for s in mcu.pump() if isinstance(s, m.State)):
+                assert state.heartbeat_age_ms == min((state.now_us - sent_us) // 1000, 2**16 - 2)
+
+
 def test_a_frozen_policy_stops_the_arm_after_250_ms_although_heartbeats_go_on() -> None:
     mcu = running()
     mcu.tick(20 - mcu._ticks % 20)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from firmware_bridge.host.messages import MAX_AXES, MAX_KNOTS
@@ -28,6 +28,8 @@ class Timeline(ctypes.Structure):
 LIB = load()
 LIB.ew_timeline_sample.argtypes = [ctypes.POINTER(Timeline), I64, ctypes.POINTER(I64)]
 LIB.ew_timeline_sample.restype = ctypes.c_bool
+LIB.ew_curve_secant.argtypes, LIB.ew_curve_secant.restype = [I64, I64], I64
+SECANT_MAX = 1 << 44
 POSITIONS = st.integers(-100_000_000 * SUB, 100_000_000 * SUB)
 
 
@@ -69,6 +71,22 @@ def test_knots_are_met_exactly_and_after_the_last_one_the_plan_is_dry(p0: int, p
     assert sample(timeline, 1000 + h_us) == (True, p1)
     assert sample(timeline, 1001 + h_us) == (False, p1)
     assert sample(timeline, 0) == (True, p0), "before its first knot a plan stands there"
+
+
+@given(
+    st.one_of(st.integers(-(2**42) + 1, 2**42 - 1), st.integers(-(2**20), 2**20)),
+    st.one_of(st.integers(1_000, 2**24 - 1), st.integers(2**24, 2**31)),
+)
+@example(2**38 - 1, 2**24 - 1)
+@example(-(2**38), 2**24 - 1)
+@example(2**38, 2**24)
+@example(1 - 2**42, 1_000)
+@example(2**42 - 1, 1_000)
+@example(2**37, 1_000)
+@example(-(2**37), 1_000)
+def test_a_secant_is_the_exact_quotient_cut_where_no_axis_is_so_fast(way: int, time_us: int) -> None:
+    exact = abs(way) * ONE // time_us * (1 if way >= 0 else -1)
+    assert LIB.ew_curve_secant(way, time_us) == max(-SECANT_MAX, min(SECANT_MAX, exact))
 
 
 def test_the_steepest_plan_that_fits_the_limits_does_not_overflow() -> None:

@@ -111,6 +111,17 @@ def test_an_axis_at_its_velocity_limit_never_meets_the_window_that_belongs_to_it
     assert mcu.state == McuState.RUN
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_an_axis_that_goes_farther_in_one_tick_than_in_a_window_is_stopped_at_once_and_named(side: int) -> None:
+    """At 10 um/tick^2 the first tick of the move may already be more than 1 um."""
+    mcu = Mcu([WIDE, row(window_max=1), row(window_max=1)]).ready([0, 0, 0])
+    assert mcu.ask(mcu.chunk([(0, side * 10_000 * k, side * 10_000 * k) for k in range(16)])).code == AckCode.OK
+    mcu.until(McuState.STOP, 200)
+    mcu.tick(100)
+    assert mcu.report().stop_cause == StopCause.WINDOW and mcu.state == McuState.STOP
+    assert abs(mcu.setpoint()[1]) < 500
+
+
 # ---- effort ----
 
 
@@ -133,6 +144,16 @@ def test_effort_above_its_limit_for_50_ms_is_a_fault_and_not_before(
     if fault:
         mcu.tick(2)
         assert not mcu.drive_on and causes(mcu)[-1] == (Fault.EFFORT, 1)
+
+
+def test_of_several_axes_that_need_too_much_the_first_is_named() -> None:
+    mcu = Mcu([WIDE, row(effort_max=1_000), row(effort_max=1_000)]).ready([0, 0, 0])
+    mcu.encoder_on = False
+    for _ in range(EFFORT_MS + 1):
+        mcu.encoder([0, 0, 0], [0, 1_001, -1_001])
+        mcu.tick()
+    mcu.tick(2)
+    assert causes(mcu) == [(Fault.EFFORT, 1)]
 
 
 def test_a_peak_of_effort_that_ends_in_time_is_forgotten() -> None:
@@ -254,6 +275,19 @@ def test_torque_never_goes_before_the_brakes_have_had_their_time(cut: m.HostMess
         assert gripping < 200
     assert 95 <= gripping <= 100 and seen == BRAKE
     assert mcu.state in (McuState.ESTOP, McuState.DISARMED)
+
+
+def test_brakes_that_are_given_too_long_do_not_keep_a_disarmed_drive_on_for_more_than_2_s() -> None:
+    mcu = Mcu()
+    mcu.stops = m.StopsSet(brake_after_ms=1000, torque_off_after_ms=60_000)
+    mcu.ready([0])
+    mcu.tick(50)
+    mcu.ask(m.Disarm())
+    mcu.tick(m.BRAKE_MAX_US // 1000 - 52)
+    assert mcu.state == McuState.STOP and mcu.drive_on
+    mcu.tick(52)
+    assert mcu.state == McuState.DISARMED and not mcu.drive_on
+    assert flags(mcu) == BRAKE
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from tests.firmware.mcu import Mcu
 from tests.firmware.test_latches import _noinit, reset
 from tests.firmware.test_supervision import running
 
-CORE = {Check.TICK, Check.ENCODER, Check.MEMORY}
+GUARD = 0x45574741
+"""EW_CANARY: the first and the last word of the core."""
 PORT = {Check.STACK, Check.COMMS, Check.INTERRUPT}
 
 
@@ -83,9 +84,13 @@ def test_a_bit_that_flips_in_the_locked_limit_table_is_found_within_two_passes_o
     assert not mcu.lib.ewl_feed_allowed(mcu.handle)
 
 
-def test_a_guard_word_that_changed_is_a_memory_fault_which_the_reset_does_not_rename() -> None:
+@pytest.mark.parametrize("guard", [0, -1], ids=["front", "back"])
+def test_a_guard_word_that_changed_is_a_memory_fault_which_the_reset_does_not_rename(guard: int) -> None:
     mcu = running()
-    ctypes.c_uint32.from_address(mcu.handle).value ^= 1
+    end = ctypes.addressof(_noinit(mcu))  # behind the core
+    guards = [at for at in range(mcu.handle, end, 4) if ctypes.c_uint32.from_address(at).value == GUARD]
+    assert guards[0] == mcu.handle and len(guards) == 2
+    ctypes.c_uint32.from_address(guards[guard]).value ^= 1
     mcu.tick()
     assert mcu.state == McuState.FAULT and not mcu.drive_on
     mcu.tick(2)

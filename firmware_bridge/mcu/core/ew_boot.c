@@ -54,24 +54,27 @@ static void choose_session(ew_t *ew)
     ew->noinit->session = session;
 }
 
+/* Every result is collected before one of them is judged. */
 static bool selftest(void)
 {
     static const uint8_t check[9] = {'1', '2', '3', '4', '5', '6', '7', '8', '9'};
     static const uint8_t zeros[3] = {0u, 7u, 0u};
     uint8_t encoded[5];
     uint8_t decoded[3];
-    const bool cobs = (ew_cobs_encode(zeros, sizeof zeros, encoded) == 4u) &&
-                      (ew_cobs_decode(encoded, 4u, decoded, sizeof decoded) == 3u) && (decoded[1] == 7u);
+    uint32_t wrong = ew_crc32c(check, sizeof check, 0u) ^ 0xE3069283u;
+    wrong |= (uint32_t)ew_cobs_encode(zeros, sizeof zeros, encoded) ^ 4u;
+    wrong |= (uint32_t)ew_cobs_decode(encoded, 4u, decoded, sizeof decoded) ^ 3u;
+    wrong |= (uint32_t)decoded[1] ^ 7u;
     const ew_axis_limits_t limits = {-1000, 1000, 100, 10, 3};
     const ew_target_t target = {INT32_MAX, 0, 0, 0, INT32_MAX, INT32_MAX};
     ew_axis_motion_t axis;
     ew_limiter_rest(&axis, 0);
-    bool limited = true;
     for (uint8_t i = 0u; i < 100u; i++) {
         ew_limiter_follow(&axis, &target, &limits);
-        limited = limited && !axis.broken && ew_limiter_holds(axis.position, axis.velocity, &limits);
+        wrong |= (uint32_t)axis.broken | ((uint32_t)ew_limiter_holds(axis.position, axis.velocity, &limits) ^ 1u);
     }
-    return (ew_crc32c(check, sizeof check, 0u) == 0xE3069283u) && cobs && limited && (axis.position == 1000);
+    wrong |= (uint32_t)axis.position ^ 1000u;
+    return wrong == 0u;
 }
 
 static void boot_state(ew_t *ew, int64_t now_us)
@@ -107,7 +110,6 @@ void ew_init(ew_t *ew, const ew_port_info_t *port, ew_noinit_t *noinit, uint64_t
     ew->heartbeat_us = EW_NEVER_US;
     ew->policy_us = EW_NEVER_US;
     ew->encoder_us = EW_NEVER_US;
-    ew->hello_us = EW_NEVER_US;
     ew->answers_left = EW_ANSWERS_PER_TICK;
     ew->wild_us = EW_NEVER_US;
     for (uint8_t axis = 0u; axis < EW_MAX_AXES; axis++) {

@@ -76,7 +76,7 @@ static bool share(const ew_can_frame_t *frame, uint8_t tail, uint8_t *count)
 
 static bool repeats_last(const ew_can_slot_t *slot, const ew_can_frame_t *frame, uint8_t count)
 {
-    bool same = (count == slot->last) && (count <= slot->count);
+    bool same = count == slot->last; /* which is part of what the slot holds */
     for (uint8_t i = 0u; same && (i < count); i++) {
         same = slot->bytes[slot->count - count + i] == frame->data[i];
     }

@@ -106,13 +106,13 @@ bool ew_dispatch(ew_t *ew, uint8_t event, int64_t now_us)
     return true;
 }
 
+/* Asked for only where the drive is on and nothing is latched: these states all know a stop. */
 void ew_stop(ew_t *ew, uint8_t cause, bool off, int64_t now_us)
 {
-    if (ew_dispatch(ew, EW_EV_STOP, now_us)) {
-        ew->stop_cause = cause;
-        ew->off_pending = ew->off_pending || off;
-        ew_emit(ew, EW_EVENT_KIND_STOP, (int32_t)cause, 0, now_us);
-    }
+    (void)ew_dispatch(ew, EW_EV_STOP, now_us);
+    ew->stop_cause = cause;
+    ew->off_pending = ew->off_pending || off;
+    ew_emit(ew, EW_EVENT_KIND_STOP, (int32_t)cause, 0, now_us);
 }
 
 void ew_fault(ew_t *ew, uint16_t fault, int32_t detail, int64_t now_us)
@@ -173,7 +173,7 @@ static void run_tick(ew_t *ew, int64_t now_us)
     if (ew->drive_on) {
         ew_move(ew, now_us);
     }
-    if (ew->drive_on || ew->off_pending) {
+    if (ew->drive_on) {
         ew_finish_stops(ew, now_us);
     }
     ew_check_in(ew, EW_CHECK_ENCODER);

@@ -62,7 +62,7 @@ struct ew {
     uint8_t answers_left;   /* in this tick */
     bool hello_due;         /* a HELLO_REQ came too soon after the last HELLO */
     uint32_t hello_nonce;
-    int64_t hello_us;       /* when HELLO was last sent, EW_NEVER_US: not yet */
+    int64_t hello_us;       /* when HELLO was last sent; the first one is sent at boot */
     bool estop_input;       /* pressed now */
 
     /* limits */
@@ -162,6 +162,7 @@ void ew_check_memory(ew_t *ew, int64_t now_us);
 uint8_t ew_missing_before(const ew_noinit_t *noinit);
 
 /* ew_host.c */
+int64_t ew_host_age_us(const ew_t *ew, int64_t now_us); /* since its last sign of life; INT64_MAX: none since boot */
 bool ew_host_fresh(const ew_t *ew, int64_t now_us);
 bool ew_clock_known(const ew_t *ew, int64_t now_us);
 

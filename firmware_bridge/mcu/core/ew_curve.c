@@ -52,7 +52,7 @@ static int64_t ratio(int64_t value, uint32_t bits, int64_t divisor)
         for (uint32_t done = 0u; done < bits; done += 8u) {
             quotient = (quotient << 8) | digit(&rest, 0u, d);
         }
-    } else { /* segments of more than 16 s, which no chunk can make */
+    } else { /* segments of more than 16 s: the horizon and a stall that no tick has seen yet */
         const uint64_t d = (uint64_t)divisor;
         quotient = ((m / d) << bits) + (((m % d) << bits) / d);
     }
@@ -146,8 +146,7 @@ int64_t ew_curve_position(const ew_place_t *place, uint8_t axis)
 int64_t ew_curve_slope(const ew_place_t *place, uint8_t axis)
 {
     const cubic_t c = cubic_of(place, axis);
-    const int64_t per_segment =
-        place->whole ? (c.c1 + (2 * c.c2) + (3 * c.c3)) : (c.c1 + scaled((2 * c.c2) + (3 * scaled(c.c3, place->at)), place->at));
+    const int64_t per_segment = c.c1 + scaled((2 * c.c2) + (3 * scaled(c.c3, place->at)), place->at);
     /* fine sub per segment: 2^24 / 256 is 2^16 */
     return clamp(ratio(per_segment, 16u, place->b->at_us - place->a->at_us), 3 * SECANT_MAX);
 }

@@ -20,7 +20,7 @@ static void watch_jump(ew_t *ew, uint8_t axis, const ew_axis_drive_t *drive)
     /* A port that may be stalled for longer than as shipped (a PC) gets its reports bunched by as much. */
     const int64_t bunched_us = (int64_t)ew->port.encoder_timeout_us - EW_ENCODER_TIMEOUT_US;
     const int64_t elapsed_us = (drive->answered_us - before_us) + ((bunched_us > 0) ? bunched_us : 0);
-    if (!ew->locked || (axis >= ew->axes) || (before_us == EW_NEVER_US) ||
+    if (!ew->locked || (before_us == EW_NEVER_US) ||
         ew_encoder_plausible((int64_t)drive->position - ew->encoder[axis], elapsed_us, &ew->limits[axis])) {
         return;
     }

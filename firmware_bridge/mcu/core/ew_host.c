@@ -42,9 +42,14 @@ void ew_on_heartbeat(ew_t *ew, const ew_command_t *command)
     ew->host_was_armed = ew->host_was_armed || ew->host_armed;
 }
 
+int64_t ew_host_age_us(const ew_t *ew, int64_t now_us)
+{
+    return (ew->heartbeat_us == EW_NEVER_US) ? INT64_MAX : (now_us - ew->heartbeat_us);
+}
+
 bool ew_host_fresh(const ew_t *ew, int64_t now_us)
 {
-    return (ew->heartbeat_us != EW_NEVER_US) && ((now_us - ew->heartbeat_us) < EW_HOST_SILENT_US);
+    return ew_host_age_us(ew, now_us) < EW_HOST_SILENT_US;
 }
 
 /* The bound came with the last heartbeat; one that is not fresh says nothing about now. */

@@ -3,14 +3,9 @@
 
 /* ---- supervision ---- */
 
-static bool host_older(const ew_t *ew, int64_t now_us, int64_t age_us)
-{
-    return (ew->heartbeat_us == EW_NEVER_US) || ((now_us - ew->heartbeat_us) >= age_us);
-}
-
 static void supervise_moving(ew_t *ew, int64_t now_us)
 {
-    if (host_older(ew, now_us, EW_HOST_SILENT_US)) {
+    if (ew_host_age_us(ew, now_us) >= EW_HOST_SILENT_US) {
         ew_stop(ew, EW_STOP_CAUSE_HOST_SILENT, false, now_us);
     } else if (ew->degrade == EW_DEGRADE_SAFE_OFF) {
         ew_stop(ew, EW_STOP_CAUSE_HOST_SAFE_OFF, true, now_us);
@@ -30,7 +25,7 @@ static void supervise_moving(ew_t *ew, int64_t now_us)
 
 static void supervise_stopped(ew_t *ew, int64_t now_us)
 {
-    if (!ew->off_pending && host_older(ew, now_us, EW_HOST_GONE_US)) {
+    if (!ew->off_pending && (ew_host_age_us(ew, now_us) >= EW_HOST_GONE_US)) {
         ew_stop(ew, EW_STOP_CAUSE_HOST_GONE, true, now_us);
     } else if (!ew->off_pending && (ew->degrade == EW_DEGRADE_SAFE_OFF)) {
         ew_stop(ew, EW_STOP_CAUSE_HOST_SAFE_OFF, true, now_us);
@@ -205,7 +200,7 @@ void ew_finish_stops(ew_t *ew, int64_t now_us)
         finish_stop(ew, now_us);
     }
     const bool latched = (ew->state == EW_STATE_ESTOP) || (ew->state == EW_STATE_FAULT);
-    if (latched && ew->drive_on) {
+    if (latched) {
         const bool hold = still && brakes_hold(ew, now_us);
         if (hold || ((now_us - ew->brake_us) >= EW_BRAKE_MAX_US)) {
             ew_switch_off(ew);

@@ -87,7 +87,7 @@ void ew_answer_hello(ew_t *ew, uint32_t nonce, int64_t now_us)
 {
     ew->hello_due = true;
     ew->hello_nonce = nonce; /* of several that ask within the period the last is answered; a host asks again */
-    if ((ew->hello_us == EW_NEVER_US) || ((now_us - ew->hello_us) >= EW_HELLO_PERIOD_US)) {
+    if ((now_us - ew->hello_us) >= EW_HELLO_PERIOD_US) {
         ew_send_hello(ew, nonce, now_us);
         ew_resend_events(ew);
     }
