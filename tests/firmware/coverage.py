@@ -1,6 +1,7 @@
 """Coverage of the C core by the in-process tests, lines and branches: ``python -m tests.firmware.coverage``.
 
-Every test that needs no emulator and no board runs once against a library built with counters. Exit status 1 if a
+Every test that needs no emulator and no board runs once against a library built with counters, and the program of a
+processor that computes wrongly beside it. Exit status 1 if a
 test fails, or a line or a branch of the core was not executed that coverage.toml does not account for, or is accounted
 for and was executed after all.
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firmware_bridge.mcu import build as mcu_build
+from tests.firmware import processor
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -34,7 +36,8 @@ TESTS = [
       if not path.stem.startswith(_ELSEWHERE)),
     ROOT / "tests" / "link" / "test_lockstep.py",
 ]  # fmt: skip
-# Run in a child, because counters are written when the process that loaded the library ends.
+# Run in a child: counters are written when the process that loaded the library ends. With the same examples every
+# time, so that what is executed does not depend on luck.
 _CHILD = """
 import sys
 from pathlib import Path
@@ -42,8 +45,15 @@ import pytest
 from firmware_bridge.mcu import build
 plain, counted = build.build, Path(sys.argv[1])
 build.build = lambda target, *more: counted if target == "lib" else plain(target, *more)
-sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--durations=0", "--durations-min=5", *sys.argv[2:]]))
+class Same:
+    def pytest_configure(self):
+        from hypothesis import settings
+        settings.register_profile("same", derandomize=True, database=None, deadline=None)
+        settings.load_profile("same")
+sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--durations=0", "--durations-min=5", *sys.argv[2:]],
+                     plugins=[Same()]))
 """
+_COUNTERS = ("-O0", "--coverage", "-fprofile-update=atomic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +75,14 @@ class Counted:
 def run(folder: Path, tests: list[Path]) -> Counted | None:
     """Build with counters, run the tests, read the counters; None when a test failed."""
     library = folder / "libedgewam_mcu.so"
-    call = mcu_build.command("lib", library, "-O0", "--coverage", "-fprofile-update=atomic")
+    call = mcu_build.command("lib", library, *_COUNTERS)
     subprocess.run([flag for flag in call if "prefix-map" not in flag], cwd=folder, check=True)
     child = subprocess.run([sys.executable, "-c", _CHILD, str(library), *map(str, tests)], cwd=ROOT, check=False)
     if child.returncode != 0:
         return None
+    program = processor.build(folder, *_COUNTERS)
+    for wrong in processor.WRONG:
+        processor.boot(program, wrong)
     counters = [str(path) for path in folder.glob("*.gcda")]
     subprocess.run(["gcov", "--branch-probabilities", "--json-format", *counters], cwd=folder, check=True,
                    stdout=subprocess.DEVNULL)  # fmt: skip
