@@ -10,7 +10,7 @@ from edge_wam.faults import Fault
 from edge_wam.histogram import Histogram
 from edge_wam.shm import Mailbox
 from edge_wam.status import FaultReport, SourceReport, Status
-from firmware_bridge.host.link_state import LinkState, mcu_dropped
+from firmware_bridge.host.link_state import LinkState, mcu_bus_end, mcu_dropped
 
 if TYPE_CHECKING:
     from edge_wam.control_process import Control
@@ -97,6 +97,8 @@ class Tally:
             wire_resent=state.counters.resent,
             wire_dropped=state.metrics.dropped,
             mcu_dropped=mcu_dropped(state.stats),
+            bus_host=state.bus_end,
+            bus_mcu=mcu_bus_end(state.stats) if state.bus_end is not None else None,
             watchdog_margin_us=state.stats.watchdog_margin_min_us if state.stats is not None else None,
             plan_remaining_ms=max(0.0, (control.planning.executor.end_ns - now_ns) / 1e6),
             position=tuple(state.position.tolist()),

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from edge_wam.histogram import Summary
+from firmware_bridge.host.link_metrics import BusEnd
 
 STATUS_BYTES = 65_536
 _EMPTY = Summary(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -56,6 +57,7 @@ class Status:
         rtt_ms: smallest of the last clock exchanges. rtt_p50_ms, rtt_p99_ms: of the last 256 answers.
         wire_resent: commands sent again. wire_dropped, mcu_dropped: what the host and the microcontroller know to have
             lost or refused to look at, all causes together.
+        bus_host, bus_mcu: the two ends of the CAN bus; None where the link is no bus, or before the first report.
         watchdog_margin_us: least time left to the hardware watchdog in the last second; None before the first report.
         surprise: smoothed; None before anything could be compared.
         refused: chunks that the host refused, by fault name. mcu_refused: chunks that the microcontroller refused.
@@ -97,6 +99,8 @@ class Status:
     wire_resent: int = 0
     wire_dropped: int = 0
     mcu_dropped: int = 0
+    bus_host: BusEnd | None = None
+    bus_mcu: BusEnd | None = None
     watchdog_margin_us: int | None = None
     plan_remaining_ms: float = 0.0
     position: tuple[float, ...] = ()
@@ -110,6 +114,15 @@ class Status:
     golden_exact: bool = False
     recorder_dropped: int = 0
     os_refusals: tuple[str, ...] = ()
+
+    def bus_words(self) -> str:
+        """Both ends of the CAN bus; empty where the link is no bus."""
+        ends = [("host", self.bus_host), ("microcontroller", self.bus_mcu)]
+        return "; ".join(
+            f"{name} {end.errors} errors, {end.bus_off} times off the bus, {end.transfers_bad} transfers incomplete"
+            for name, end in ends
+            if end is not None
+        )
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -125,6 +138,8 @@ class Status:
         raw["phase"] = Phase(raw["phase"])
         for name in ("latency", "age", "step", "wire", "control", "control_work"):
             raw[name] = Summary(**raw[name])
+        for name in ("bus_host", "bus_mcu"):
+            raw[name] = BusEnd(**raw[name]) if raw.get(name) else None  # older recordings have none
         raw["sources"] = {name: SourceReport(**value) for name, value in raw["sources"].items()}
         raw["faults"] = tuple(FaultReport(**value) for value in raw["faults"])
         for name in ("position", "setpoint", "unwell", "os_refusals"):

@@ -28,6 +28,7 @@ from edge_wam.engines.requantise import to_float
 from edge_wam.golden import GoldenStep
 from edge_wam.machine import machine
 from edge_wam.policy import Policy
+from firmware_bridge.spread import Spread
 
 _INTEGER = ("MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm", "QLinearConv")
 _FLOAT = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "Conv", "FusedConv")
@@ -107,11 +108,8 @@ class _Timed:
             self._cpu.append(spent)
 
     def row(self) -> Row:
-        wall = np.array(self._wall) / 1e6
-        # "higher": a percentile is a call that happened, never a mean of two
-        p50, p99 = (float(np.percentile(wall, p, method="higher")) for p in (50, 99))
-        cpu = float(np.percentile(np.array(self._cpu) / 1e6, 50, method="higher"))
-        return Row(self.what, self.threads, len(wall), float(wall.min()), p50, p99, cpu)
+        wall, cpu = (Spread.of(ns / 1e6 for ns in measured) for measured in (self._wall, self._cpu))
+        return Row(self.what, self.threads, wall.count, wall.min, wall.p50, wall.p99, cpu.p50)
 
 
 def bench(

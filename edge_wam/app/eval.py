@@ -18,11 +18,12 @@ from threading import Event
 from typing import Any
 
 from edge_wam.app.opening import DEMO_CONFIG, open_config, open_configured_bundle
-from edge_wam.app.statistics import Spread, wilson
+from edge_wam.app.statistics import wilson
 from edge_wam.bundle import Bundle
 from edge_wam.config import RunConfig
 from edge_wam.errors import ConfigError, ContractError, PolicyError
 from edge_wam.sim.world import TASKS, TRAIN_SEED_LIMIT, task_named
+from firmware_bridge.spread import Spread
 
 FIRST_SEED = TRAIN_SEED_LIMIT
 Progress = Callable[["EpisodeRow", int], None]

@@ -43,6 +43,7 @@ def rows(status: Status) -> list[tuple[str, str, bool]]:
     """(name, value, as it should be) of everything that is shown."""
     refused = sum(status.refused.values()) + status.mcu_refused
     running = status.phase is Phase.RUNNING
+    ends = [end for end in (status.bus_host, status.bus_mcu) if end is not None]
     chunks = f"{status.chunk_rate_hz:.1f} a second, {status.chunks} used"
     if refused:
         chunks += f", {refused} refused"
@@ -66,6 +67,7 @@ def rows(status: Status) -> list[tuple[str, str, bool]]:
          if status.control.count else "–", not status.control_lagging),
         ("link", link, status.link_connected),
         ("wire", wire(status), True),
+        *([("CAN bus", status.bus_words(), not any(end.bus_off for end in ends))] if ends else []),
         ("microcontroller", mcu, status.mcu_state in _GOOD_MCU or not running),
         ("watchdog margin", margin(status), status.watchdog_margin_us is None or status.watchdog_margin_us > 0),
         ("axes", "  ".join(f"{q:+.3f}" for q in status.position) or "–", True),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
@@ -37,20 +35,3 @@ def jerk(t_s: F64, setpoint: F64) -> float:
     whole = regular[:-2] & regular[1:-1] & regular[2:]
     third = np.abs(np.diff(setpoint, 3, axis=0))[whole]
     return float(third.mean() / JERK_STEP_S**3) if len(third) else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Order statistics; all zero when nothing was measured. A percentile is a value that occurred."""
-
-    count: int
-    min: float
-    p50: float
-    p99: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        if not values:
-            return cls(0, 0.0, 0.0, 0.0)
-        low, p50, p99 = (float(np.percentile(values, p, method="higher")) for p in (0, 50, 99))
-        return cls(len(values), low, p50, p99)

@@ -272,6 +272,8 @@ def _facts(session: _Session, run: _Episode) -> list[tuple[str, str]]:
             ("chunks", f"{status.chunks} used, {status.slowed} slowed by the guard, {status.trimmed} trimmed, "
              f"{status.repeated} sent again"),
         ]
+        if status.bus_host is not None:
+            facts.append(("CAN bus", status.bus_words()))
         if status.recorder_dropped:
             facts.append(("recorder", f"{status.recorder_dropped} messages are missing in the recording"))
         if status.os_refusals:

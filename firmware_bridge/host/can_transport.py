@@ -19,6 +19,7 @@ from cobs import cobs
 
 from firmware_bridge.errors import LinkError, TransportClosed
 from firmware_bridge.host.can_segments import CanFrame, Reassembler, SegmentCounters, class_of, frame_id, segment
+from firmware_bridge.host.link_metrics import BusEnd
 from firmware_bridge.host.messages import CAN_ID_ESTOP, CAN_NODE_MAX, CAN_TO_HOST, HEADER_BYTES, CanClass
 
 if TYPE_CHECKING:
@@ -110,6 +111,11 @@ class CanTransport:
         self._outbox: dict[CanClass, deque[_Waiting]] = {kind: deque() for kind in CanClass}
         self._transfer_id = dict.fromkeys(CanClass, 0)
         self._inbox = bytearray()
+
+    @property
+    def bus_end(self) -> BusEnd:
+        """For the status of the link."""
+        return BusEnd(self.counters.error_frames, self.counters.bus_off, self.counters.segments.bad)
 
     @property
     def backlog(self) -> int:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from firmware_bridge.errors import FirmwareError
-from firmware_bridge.host.transport import Transport
+from firmware_bridge.host.link_metrics import BusEnd
+from firmware_bridge.host.transport import Transport, bus_end
 
 LINKTYPE_USER0 = 147
 FROM_MCU, FROM_HOST = 1, 2
@@ -174,6 +175,10 @@ class CapturingTransport:
     @property
     def backlog(self) -> int:
         return self._transport.backlog
+
+    @property
+    def bus_end(self) -> BusEnd | None:
+        return bus_end(self._transport)
 
     def write(self, frame: bytes) -> None:
         self._transport.write(frame)

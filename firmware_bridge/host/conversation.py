@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from firmware_bridge.errors import LinkError, TransportClosed
 from firmware_bridge.host.framing import FrameReceiver, LinkFrame, encode_frame
-from firmware_bridge.host.link_metrics import WireMeter
+from firmware_bridge.host.link_metrics import BusEnd, WireMeter
 from firmware_bridge.host.link_state import LinkCounters
 from firmware_bridge.host.messages import (
     ACKCODE_TEXT,
@@ -25,7 +25,7 @@ from firmware_bridge.host.messages import (
     HostMessage,
     McuMessage,
 )
-from firmware_bridge.host.transport import Transport
+from firmware_bridge.host.transport import Transport, bus_end
 
 Clock = Callable[[], int]
 ANSWER_NS = 50_000_000
@@ -83,12 +83,18 @@ class Conversation:
         self.epoch = 0
         """Of the configuration that the last HELLO told of."""
         self.hello: Hello | None = None
+        self._on_bus = bus_end(transport) is not None
         self._seq = 0
         self._mcu_seq: int | None = None
         self._commands: dict[int, Command] = {}
         self._nonce = 0
         self._hello_due_ns = 0
         self._hello_wanted = False
+
+    @property
+    def bus_end(self) -> BusEnd | None:
+        """What this end has seen of the CAN bus; None on every other line."""
+        return bus_end(self.transport) if self._on_bus else None
 
     def send(self, message: HostMessage) -> bytes:
         """Send without expecting an answer; returns the frame.

@@ -15,6 +15,7 @@ from firmware_bridge.host.drives import drive_error_text
 from firmware_bridge.host.link_session import ENERGISED, HEARTBEAT_NS, MILLISECOND, LinkSession
 from firmware_bridge.host.link_state import F64, LinkState
 from firmware_bridge.host.messages import (
+    MAX_KNOTS,
     MCUSTATE_TEXT,
     SCHEMA_HASH,
     STATE_FLAG_DRIVES_READY,
@@ -89,7 +90,8 @@ class Link(LinkSession):
             TransportClosed: the cable is out.
         """
         now = self._clock()
-        samples = micro_knots(q, self.limits, self.encoding)
+        places = MAX_KNOTS if self._talk.hello is None else min(MAX_KNOTS, self._talk.hello.max_knots)
+        samples = micro_knots(q, self.limits, self.encoding, places)
         check_times(t0_ns, dt_ns, len(samples), now)
         if not self._chunk_id < chunk_id <= 0xFFFFFFFF:
             raise ChunkRefused(f"chunk_id {chunk_id}", expected=f"more than {self._chunk_id}, the last one sent")

@@ -31,6 +31,7 @@ from firmware_bridge.host.motion import chunk_message, micro_knots
 from firmware_bridge.host.paced import BITS_PER_BYTE, PacedTransport
 from firmware_bridge.host.paced_can import CanNode, PacedCanBus
 from firmware_bridge.host.transport import Transport
+from firmware_bridge.spread import Spread
 
 BAUDS = (1_000_000, 3_000_000)
 CLOCK_ERROR_NS = 5_000_000
@@ -40,23 +41,6 @@ ANSWER_S = 0.5
 ATTEMPTS = 10
 _MOVABLE = (McuState.ARMED, McuState.RUN, McuState.STARVED)
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Of measured values. Percentiles are values that happened, never a mean of two."""
-
-    count: int
-    min: float
-    p50: float
-    p99: float
-    max: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        a = np.asarray(values, dtype=np.float64)
-        p50, p99 = (float(np.percentile(a, p, method="higher")) for p in (50, 99))
-        return cls(len(a), float(a.min()), p50, p99, float(a.max()))
 
 
 @dataclass(frozen=True, slots=True)

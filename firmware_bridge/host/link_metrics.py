@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+from firmware_bridge.spread import percentile
 
 SLOT_NS = 100_000_000
 SLOTS = 10
@@ -35,6 +35,21 @@ class LinkMetrics:
     dropped: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class BusEnd:
+    """What one end of a CAN bus has seen of it, since it was started.
+
+    Attributes:
+        errors: error frames, and at the MCU also frames that it had no room for.
+        bus_off: times that its controller took itself off the bus.
+        transfers_bad: of which something came, but not the whole.
+    """
+
+    errors: int
+    bus_off: int
+    transfers_bad: int
+
+
 class Rate:
     """Bytes a second over the last ``SLOTS`` slots."""
 
@@ -52,11 +67,6 @@ class Rate:
         """Of the whole slots of the last second; the one that runs is not over."""
         newest = now_ns // SLOT_NS
         return sum(n for slot, n in self._slots if newest - SLOTS <= slot < newest) * (1e9 / (SLOTS * SLOT_NS))
-
-
-def rank(ordered: Sequence[int], share: float) -> int:
-    """The smallest value that at least ``share`` of the ordered values do not exceed; 0 of none."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0
 
 
 class WireMeter:
@@ -77,8 +87,8 @@ class WireMeter:
         slot = now_ns // SLOT_NS
         if self._made[0] != slot:
             ordered = sorted(self._trips)
+            p50, p99 = (percentile(ordered, share) if ordered else 0 for share in (0.5, 0.99))
             self._made = slot, LinkMetrics(
-                self.sent.per_second(now_ns), self.received.per_second(now_ns), rank(ordered, 0.5),
-                rank(ordered, 0.99), len(ordered), dropped,
+                self.sent.per_second(now_ns), self.received.per_second(now_ns), p50, p99, len(ordered), dropped
             )
         return self._made[1]

@@ -143,6 +143,7 @@ class LinkSession:
             counters=self._talk.counters,
             metrics=self._talk.meter.metrics(now, self._talk.counters.dropped),
             stats=self._stats,
+            bus_end=self._talk.bus_end,
         )
 
     def _pump(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_bridge.host.framing import FramingCounters
-from firmware_bridge.host.link_metrics import LinkMetrics
+from firmware_bridge.host.link_metrics import BusEnd, LinkMetrics
 from firmware_bridge.host.messages import (
     STATE_FLAG_DRIVE_ON,
     STATE_FLAG_ENCODER_FRESH,
@@ -45,6 +45,11 @@ def mcu_dropped(stats: Stats | None) -> int:
         stats.rx_bad + stats.rx_oversize + stats.rx_session + stats.rx_gaps + stats.rx_overrun + stats.rx_flooded
         + stats.tx_dropped + stats.heartbeats_stale + stats.transfers_bad
     )
+
+
+def mcu_bus_end(stats: Stats | None) -> BusEnd | None:
+    """The MCU's end of its CAN bus; None before its first STATS."""
+    return None if stats is None else BusEnd(stats.can_errors, stats.can_bus_off, stats.transfers_bad)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,7 @@ class LinkState:
         counters: of this link.
         metrics: rates, round trips and losses of this link.
         stats: newest of the MCU, None in the first second.
+        bus_end: this host's end of the CAN bus, None on every other line.
     """
 
     connected: bool
@@ -181,6 +187,7 @@ class LinkState:
     counters: LinkCounters
     metrics: LinkMetrics
     stats: Stats | None
+    bus_end: BusEnd | None
 
     @classmethod
     def build(
@@ -202,6 +209,7 @@ class LinkState:
         counters: LinkCounters,
         metrics: LinkMetrics,
         stats: Stats | None,
+        bus_end: BusEnd | None,
     ) -> LinkState:
         """From the newest STATE and HELLO and what the host itself keeps."""
         flags = report.flags
@@ -239,4 +247,5 @@ class LinkState:
             counters=counters,
             metrics=metrics,
             stats=stats,
+            bus_end=bus_end,
         )

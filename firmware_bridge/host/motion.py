@@ -27,15 +27,17 @@ BLEND_MS = 20
 _SAMPLE_BYTES_MAX = MAX_BODY_BYTES - HEADER_BYTES - CRC_BYTES - CHUNK_HEADER_BYTES
 
 
-def micro_knots(q: F64, limits: LimitTable, encoding: ChunkEncoding) -> NDArray[np.int64]:
-    """Knots [H, D] in axis units -> whole micro-units.
+def micro_knots(
+    q: F64, limits: LimitTable, encoding: ChunkEncoding, max_knots: int = MAX_KNOTS
+) -> NDArray[np.int64]:
+    """Knots [H, D] in axis units -> whole micro-units. ``max_knots``: places on the timeline of the MCU (HELLO).
 
     Raises:
         ChunkRefused: not [H, D], too long for one frame, a number that is none, or one outside the position limits.
     """
     values = np.asarray(q, dtype=np.float64)
-    if values.ndim != 2 or values.shape[1] != limits.dof or not 1 <= len(values) <= MAX_KNOTS:
-        raise ChunkRefused(f"chunk of shape {values.shape}", expected=f"[1..{MAX_KNOTS}, {limits.dof}]")
+    if values.ndim != 2 or values.shape[1] != limits.dof or not 1 <= len(values) <= max_knots:
+        raise ChunkRefused(f"chunk of shape {values.shape}", expected=f"[1..{max_knots}, {limits.dof}]")
     width = 2 if encoding is ChunkEncoding.I16_LSB else 4
     if values.size * width > _SAMPLE_BYTES_MAX:
         most = _SAMPLE_BYTES_MAX // width // limits.dof

@@ -13,11 +13,12 @@ import select
 import socket
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import serial
 
 from firmware_bridge.errors import LinkError, TransportClosed
+from firmware_bridge.host.link_metrics import BusEnd
 
 OUTBOX_BYTES = 4096
 """At 921600 baud this is 44 ms of traffic: beyond it a frame would arrive too late to be of use."""
@@ -58,6 +59,20 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Give the stream back; may be called twice."""
+
+
+@runtime_checkable
+class OnBus(Protocol):
+    """A transport that may be on a CAN bus."""
+
+    @property
+    def bus_end(self) -> BusEnd | None:
+        """What this end has seen of the bus; None: it is no bus."""
+
+
+def bus_end(transport: Transport) -> BusEnd | None:
+    """What this end has seen of its CAN bus; None on every other line."""
+    return transport.bus_end if isinstance(transport, OnBus) else None
 
 
 class FdTransport:

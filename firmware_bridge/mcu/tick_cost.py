@@ -16,8 +16,6 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from firmware_bridge.errors import FirmwareError
 from firmware_bridge.host.emulator import Emulator, EmulatorOptions
 from firmware_bridge.host.guest_time import GuestHost, demo_table
@@ -33,6 +31,7 @@ from firmware_bridge.mcu.profile.windows import (
     plugin_argument,
     read_counts,
 )
+from firmware_bridge.spread import percentile
 
 TARGET = "mps2-an386-nowfi"
 AXES = 16
@@ -125,8 +124,9 @@ def measure(ticks: int = 3000) -> TickCost:
 
 def _cost(name: str, counted: Counted, code: dict[int, Instruction]) -> Cost:
     lengths = counted.lengths[counted.lengths > IDLE_INSTRUCTIONS] if "tick" in name else counted.lengths
-    p50, p99 = (int(np.percentile(lengths, p, method="higher")) for p in (50, 99))
-    return Cost(name, len(lengths), p50, p99, bounds(counted.longest, code), tuple(by_function(counted.longest, code)))
+    ordered = sorted(lengths.tolist())
+    p50, p99 = (percentile(ordered, share) for share in (0.5, 0.99))
+    return Cost(name, len(ordered), p50, p99, bounds(counted.longest, code), tuple(by_function(counted.longest, code)))
 
 
 def _row(name: str, cost: CycleBounds) -> str:

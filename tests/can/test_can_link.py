@@ -13,6 +13,8 @@ from firmware_bridge.errors import LinkError
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.can_segments import CanFrame, frame_id, segment
 from firmware_bridge.host.framing import FrameReceiver, crc32c, encode_frame
+from firmware_bridge.host.link_metrics import BusEnd
+from firmware_bridge.host.link_state import mcu_bus_end
 from firmware_bridge.host.messages import CAN_ID_ESTOP, CAN_TO_HOST, AckCode, McuState, ResetCause, StopCause
 from tests.can.node import CanNode, CanRig
 
@@ -201,7 +203,9 @@ def test_bus_off_drops_what_waits_counts_it_and_the_link_comes_back(make_rig: Ma
     rig.run(1.2)
     assert rig.link.state.stop_cause is StopCause.HOST_SILENT
     stats = rig.link._stats
-    assert stats is not None and (stats.can_errors, stats.can_bus_off) == (17, 1)
+    assert stats is not None and mcu_bus_end(stats) == BusEnd(17, 1, stats.transfers_bad)
+    rig.transport.counters.error_frames = 3
+    assert rig.link.state.bus_end == rig.transport.bus_end == BusEnd(3, 0, rig.transport.counters.segments.bad)
 
 
 def test_a_transfer_that_bus_off_cut_in_two_is_counted_once_and_its_rest_is_nothing(make_rig: MakeRig) -> None:

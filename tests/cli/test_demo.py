@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from edge_wam.app.demo import Played, verdict
-from edge_wam.app.live import LiveView, line, render
+from edge_wam.app.live import LiveView, line, render, rows
 from edge_wam.app.operator import stoppable
 from edge_wam.faults import FAULTS, Fault
 from edge_wam.histogram import Summary
 from edge_wam.recorder import Recording
 from edge_wam.status import FaultReport, Phase, Status
 from edge_wam.supervisor import EpisodeResult, SessionResult
+from firmware_bridge.host.link_metrics import BusEnd
 from tests.cli.command import ROOT, argv, edge_wam, here, write_config
 from tests.support.tiny_bundle import make_tiny_bundle
 
@@ -141,6 +144,20 @@ def test_live_view_shows_what_was_promised_at_any_width() -> None:
             assert wanted.replace(" ", "") in text, (width, wanted, text)
     assert "9.5 chunks/s" in line(STATUS) and "243 ms" in line(STATUS)
     Console(file=io.StringIO()).print(render("demo", Status(Phase.STARTING, 0)))  # nothing is known yet
+
+
+def test_both_ends_of_a_can_bus_are_shown_and_survive_the_recording() -> None:
+    status = replace(STATUS, bus_host=BusEnd(3, 0, 1), bus_mcu=BusEnd(0, 2, 7))
+    assert Status.from_json(status.to_json()) == status
+    said = {name: (value, good) for name, value, good in rows(status)}
+    assert said["CAN bus"] == (
+        "host 3 errors, 0 times off the bus, 1 transfers incomplete; "
+        "microcontroller 0 errors, 2 times off the bus, 7 transfers incomplete", False,
+    )  # fmt: skip
+    calm = {name: good for name, _, good in rows(replace(status, bus_mcu=None))}
+    assert calm["CAN bus"] and "CAN bus" not in {name for name, _, _ in rows(STATUS)}
+    older = {key: value for key, value in json.loads(STATUS.to_json()).items() if not key.startswith("bus_")}
+    assert Status.from_dict(older) == STATUS
 
 
 def test_without_a_terminal_the_view_prints_a_line_at_every_change_of_phase(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_wam.app.eval import EpisodeRow, EvalSettings, Results, check_request, default_results, summarise
-from edge_wam.app.statistics import Spread, jerk, wilson
+from edge_wam.app.statistics import jerk, wilson
 from edge_wam.errors import ConfigError, ContractError
+from firmware_bridge.spread import Spread
 from tests.cli.command import edge_wam, here
 
 SETTINGS = EvalSettings("lockstep", "ab" * 32, "tiny", 2.0, 1)
@@ -53,11 +54,6 @@ def test_jerk_of_known_motions() -> None:
     lost = np.delete(np.arange(200), [50, 51, 120])  # a lost report is no movement
     assert jerk(t[lost], cubic[lost]) == pytest.approx(1.0, rel=1e-6)
     assert jerk(t[:3], cubic[:3]) == 0.0
-
-
-def test_spread_is_of_values_that_occurred() -> None:
-    assert Spread.of([3.0, 1.0, 2.0, 100.0]) == Spread(4, 1.0, 3.0, 100.0)
-    assert Spread.of([]) == Spread(0, 0.0, 0.0, 0.0)
 
 
 def test_results_survive_a_kill_at_every_byte(tmp_path: Path) -> None:
@@ -100,7 +96,7 @@ def test_summary_counts_only_what_was_asked_for() -> None:
     reach, door, everything = summarise(rows, ["reach", "door-close"], 100_000, 6)
     assert (reach.episodes, reach.successes, reach.rate) == (6, 3, 0.5) and (reach.low, reach.high) == wilson(3, 6)
     assert reach.seeds == {100_000 + k: k % 2 == 0 for k in range(6)} and reach.refused == {"X": 6}
-    assert reach.latency_ms == Spread(18, 1.0, 2.0, 9.0) and reach.time_s == 3.0
+    assert reach.latency_ms == Spread(18, 1.0, 2.0, 9.0, 9.0) and reach.time_s == 3.0
     assert door.rate == 1.0 and everything.task == "all" and everything.episodes == 7
     assert len(summarise(rows, ["reach"], 100_000, 6)) == 1
 

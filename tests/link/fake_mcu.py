@@ -70,6 +70,7 @@ class FakeMcu:
         self.session = 4711
         self.schema_hash = SCHEMA_HASH
         self.boots = 1
+        self.max_knots = 64
         self.state = McuState.DISARMED
         self.limits: dict[int, LimitsSet] = {}
         self.limits_crc = 0
@@ -105,8 +106,8 @@ class FakeMcu:
             schema_hash=self.schema_hash, build_id=1, version=0x100, nonce=nonce, boots=self.boots,
             reset_cause=self.reset_cause, reset_pc=self.reset_pc, reset_tick=0, reset_missing=0,
             watchdog_resets=0, fault=0, estop=self.estop, clear_nonce=99,
-            limits_crc=self.limits_crc, locked=int(self.limits_crc != 0), state=self.state, max_knots=64, max_axes=16,
-            tick_hz=1000, watchdog_ms=20, now_us=self.mcu_us,
+            limits_crc=self.limits_crc, locked=int(self.limits_crc != 0), state=self.state,
+            max_knots=self.max_knots, max_axes=16, tick_hz=1000, watchdog_ms=20, now_us=self.mcu_us,
         )
 
     def report(self, **changes: int) -> State:

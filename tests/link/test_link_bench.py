@@ -9,7 +9,7 @@ import pytest
 
 from firmware_bridge.errors import FirmwareError
 from firmware_bridge.host.bench_rig import MCUS, known
-from firmware_bridge.host.link_bench import Spread, answer_frame, chunk_frame, measure_cost, measure_serial
+from firmware_bridge.host.link_bench import answer_frame, chunk_frame, measure_cost, measure_serial
 from firmware_bridge.host.messages import ChunkEncoding
 from firmware_bridge.host.paced import PacedTransport
 from tests.cli.command import edge_wam
@@ -78,11 +78,6 @@ def test_the_cost_of_a_chunk_is_processor_time_of_its_two_ways() -> None:
     row = measure_cost(ChunkEncoding.I16_LSB, chunks=10)
     assert row.answer_us.count >= 10 and row.send_us.min > 0 and row.answer_us.min > 0
     assert row.p50_us == row.send_us.p50 + row.answer_us.p50
-
-
-def test_percentiles_are_values_that_happened() -> None:
-    spread = Spread.of([3.0, 1.0, 2.0, 10.0])
-    assert (spread.count, spread.min, spread.p50, spread.p99, spread.max) == (4, 1.0, 3.0, 10.0, 10.0)
 
 
 def test_an_unknown_microcontroller_is_refused_by_name() -> None:

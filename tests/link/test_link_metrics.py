@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from firmware_bridge.host import link_metrics as lm
 from firmware_bridge.host.framing import LinkFrame, encode_frame
 from firmware_bridge.host.library import LibraryTransport
 from firmware_bridge.host.link import Link
-from firmware_bridge.host.link_metrics import Rate, WireMeter, rank
+from firmware_bridge.host.link_metrics import Rate, WireMeter
 from firmware_bridge.host.link_state import mcu_dropped
 from firmware_bridge.host.messages import Hello, TimeResp
 from firmware_bridge.mcu.build import build
@@ -27,15 +25,6 @@ def test_a_rate_is_the_mean_of_the_last_second() -> None:
     assert rate.per_second(2_000_000_000) == 5000.0
     assert rate.per_second(2_500_000_000) == 2500.0
     assert rate.per_second(4_000_000_000) == 0.0
-
-
-@given(st.lists(st.integers(0, 10**9), min_size=1), st.sampled_from([0.5, 0.99]))
-def test_a_percentile_is_a_measured_value_that_enough_do_not_exceed(values: list[int], share: float) -> None:
-    ordered = sorted(values)
-    found = rank(ordered, share)
-    assert found in ordered and sum(v <= found for v in ordered) >= share * len(ordered)
-    smaller = [v for v in ordered if v < found]
-    assert len(smaller) < share * len(ordered)
 
 
 def test_metrics_are_made_ten_times_a_second_and_not_more_often() -> None:

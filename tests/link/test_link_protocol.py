@@ -630,3 +630,20 @@ def test_the_lost_lock_answer_is_not_taken_for_another_hosts_table() -> None:
     mcu.refuse[LimitsCommit] = AckCode.BAD_LIMITS_CRC
     with pytest.raises(LinkError, match="BAD_LIMITS_CRC"):
         link.configure()
+
+
+@pytest.mark.parametrize(("places", "knots", "fits"), [(32, 32, True), (32, 33, False), (255, 65, False)])
+def test_a_chunk_that_the_timeline_of_this_mcu_cannot_hold_is_not_sent(places: int, knots: int, fits: bool) -> None:
+    mcu = FakeMcu()
+    mcu.max_knots = places
+    link = Link(mcu, LIMITS, clock=mcu.now_ns)
+    link.connect()
+    link.configure()
+    link.arm()
+    q = np.tile(HOME[:1], (knots, 1))
+    if fits:
+        link.send_chunk(mcu.now_ns() + DT, DT, q, 1)
+    else:
+        with pytest.raises(ChunkRefused, match=rf"1\.\.{min(places, 64)},"):
+            link.send_chunk(mcu.now_ns() + DT, DT, q, 1)
+    assert [chunk.n for chunk in mcu.of(Chunk)] == ([knots] if fits else [])

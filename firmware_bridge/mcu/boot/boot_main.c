@@ -23,6 +23,11 @@ static void print_number(uint32_t value)
     boot_print(text);
 }
 
+static const uint8_t *at_address(uint32_t address)
+{
+    return (const uint8_t *)(uintptr_t)address;
+}
+
 /* The floor goes up before the program runs: a program that was accepted once binds all that follow. */
 static bool raise_floor(uint32_t floor, uint32_t wanted)
 {
@@ -30,9 +35,10 @@ static bool raise_floor(uint32_t floor, uint32_t wanted)
         return true;
     }
     uint32_t erase;
-    const uint32_t at = floor_place(boot_floor_pages(), boot_floor_page_bytes(), &erase);
+    const uint8_t *pages = at_address(boot_layout.floor);
+    const uint32_t at = floor_place(pages, boot_layout.page_bytes, &erase);
     const bool ready = (erase == 2u) || boot_floor_erase(erase);
-    return ready && boot_floor_write(at, wanted) && (floor_read(boot_floor_pages(), boot_floor_page_bytes()) == wanted);
+    return ready && boot_floor_write(at, wanted) && (floor_read(pages, boot_layout.page_bytes) == wanted);
 }
 
 static void refuse(const char *reason, uint32_t floor)
@@ -49,25 +55,29 @@ static void refuse(const char *reason, uint32_t floor)
 
 int main(void)
 {
-    policy_t policy;
     image_t image = {0u, 0u};
     image_t again = {0u, 1u};
     boot_start();
-    boot_policy(&policy);
-    policy.floor = floor_read(boot_floor_pages(), boot_floor_page_bytes());
-    policy.keys = keys;
-    policy.key_count = EW_BOOT_KEY_COUNT;
-    const verdict_t verdict = image_judge(boot_slot(), &policy, &image);
+    const policy_t policy = {
+        .board = boot_layout.board,
+        .address = boot_layout.slot,
+        .slot_bytes = boot_layout.slot_bytes,
+        .floor = floor_read(at_address(boot_layout.floor), boot_layout.page_bytes),
+        .keys = keys,
+        .key_count = EW_BOOT_KEY_COUNT,
+    };
+    const uint8_t *slot = at_address(boot_layout.slot);
+    const verdict_t verdict = image_judge(slot, &policy, &image);
     if (verdict != VERDICT_GOOD) {
         refuse(verdict_name(verdict), policy.floor);
     }
     /* A second time, and the same: one disturbed instruction is not enough to get past. */
-    if ((image_judge(boot_slot(), &policy, &again) != VERDICT_GOOD) || (again.version != image.version) ||
+    if ((image_judge(slot, &policy, &again) != VERDICT_GOOD) || (again.version != image.version) ||
         (again.floor != image.floor)) {
         refuse("UNSTEADY", policy.floor);
     }
     if (!raise_floor(policy.floor, image.floor)) {
         refuse("FLASH", policy.floor);
     }
-    boot_jump(policy.address + IMAGE_HEADER_BYTES);
+    boot_jump(boot_layout.slot + IMAGE_HEADER_BYTES);
 }

@@ -9,11 +9,16 @@
 /* Pins to their safe levels, the link's UART, nothing else: what the program finds is a part as after reset. */
 void boot_start(void);
 
-/* Which board, where the slot and the two pages of the version floor are. Keys are not filled in. */
-void boot_policy(policy_t *policy);
-const uint8_t *boot_slot(void);
-const uint8_t *boot_floor_pages(void);
-uint32_t boot_floor_page_bytes(void);
+/* Where things are on this board. */
+typedef struct {
+    uint32_t board;
+    uint32_t slot; /* address */
+    uint32_t slot_bytes;
+    uint32_t floor; /* address of the two pages of the version floor, one behind the other */
+    uint32_t page_bytes;
+} boot_layout_t;
+
+extern const boot_layout_t boot_layout;
 
 /* Erases a page of the floor (0 or 1); writes one record at an offset. False: it did not take. */
 bool boot_floor_erase(uint32_t page);

@@ -2,16 +2,21 @@
 #include "boot_port.h"
 #include "cortex.h"
 
-#define SLOT 0x00100000u
-#define SLOT_BYTES (480u * 1024u)
 #define FLOOR 0x00200000u
 #define PAGE_BYTES 2048u
-#define BOARD 2u
 
 #define UART_DATA REG(0x40004000u)
 #define UART_STATE REG(0x40004004u)
 #define UART_CTRL REG(0x40004008u)
 #define UART_DIVIDER REG(0x40004010u)
+
+const boot_layout_t boot_layout = {
+    .board = 2u,
+    .slot = 0x00100000u,
+    .slot_bytes = 480u * 1024u,
+    .floor = FLOOR,
+    .page_bytes = PAGE_BYTES,
+};
 
 void boot_nmi(void);
 
@@ -24,28 +29,6 @@ void boot_start(void)
 {
     UART_DIVIDER = 25000000u / 921600u;
     UART_CTRL = 1u;
-}
-
-void boot_policy(policy_t *policy)
-{
-    policy->board = BOARD;
-    policy->address = SLOT;
-    policy->slot_bytes = SLOT_BYTES;
-}
-
-const uint8_t *boot_slot(void)
-{
-    return (const uint8_t *)(uintptr_t)SLOT;
-}
-
-const uint8_t *boot_floor_pages(void)
-{
-    return (const uint8_t *)(uintptr_t)FLOOR;
-}
-
-uint32_t boot_floor_page_bytes(void)
-{
-    return PAGE_BYTES;
 }
 
 bool boot_floor_erase(uint32_t page)

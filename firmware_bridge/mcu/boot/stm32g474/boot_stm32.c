@@ -6,14 +6,20 @@
 #include "reg.h"
 #include "stm32g474.h"
 
-#define SLOT 0x08008000u
-#define SLOT_BYTES (480u * 1024u)
-#define BOARD 1u
 #define BAUD_DIVIDER 16u /* 16 MHz: 1 Mbaud, as the program's link */
 
 #define LED 5u
 #define ENABLE 10u
 #define PULSE 11u
+#define BRAKES 12u
+
+const boot_layout_t boot_layout = {
+    .board = 1u,
+    .slot = 0x08008000u,
+    .slot_bytes = 480u * 1024u,
+    .floor = FLASH_FLOOR,
+    .page_bytes = FLASH_PAGE_BYTES,
+};
 
 void boot_nmi(void);
 
@@ -26,42 +32,21 @@ void boot_nmi(void)
     }
 }
 
-/* GPIO and USART2, as pins.c and uart.c set them up for the program; enable and pulse low before they are outputs. */
+/* GPIO and USART2, as pins.c and uart.c set them up for the program; enable, pulse and brakes low before they are outputs. */
 void boot_start(void)
 {
     reg_set(RCC_AHB2ENR, RCC_AHB2ENR_GPIOA | RCC_AHB2ENR_GPIOC);
     reg_set(RCC_APB1ENR1, RCC_APB1ENR1_USART2);
     (void)reg_get(RCC_APB1ENR1);
-    reg_put(GPIOC + GPIO_BSRR, (1u << (ENABLE + 16u)) | (1u << (PULSE + 16u)));
+    reg_put(GPIOC + GPIO_BSRR, (1u << (ENABLE + 16u)) | (1u << (PULSE + 16u)) | (1u << (BRAKES + 16u)));
     reg_field(GPIOC + GPIO_MODER, 2u * ENABLE, 2u, 1u);
     reg_field(GPIOC + GPIO_MODER, 2u * PULSE, 2u, 1u);
+    reg_field(GPIOC + GPIO_MODER, 2u * BRAKES, 2u, 1u);
     reg_field(GPIOA + GPIO_MODER, 2u * LED, 2u, 1u);
     reg_field(GPIOA + GPIO_AFR, 4u * 2u, 4u, 7u);
     reg_field(GPIOA + GPIO_MODER, 2u * 2u, 2u, 2u);
     reg_put(USART2 + USART_BRR, BAUD_DIVIDER);
     reg_put(USART2 + USART_CR1, USART_CR1_TE | USART_CR1_UE);
-}
-
-void boot_policy(policy_t *policy)
-{
-    policy->board = BOARD;
-    policy->address = SLOT;
-    policy->slot_bytes = SLOT_BYTES;
-}
-
-const uint8_t *boot_slot(void)
-{
-    return (const uint8_t *)(uintptr_t)SLOT;
-}
-
-const uint8_t *boot_floor_pages(void)
-{
-    return (const uint8_t *)(uintptr_t)FLASH_FLOOR;
-}
-
-uint32_t boot_floor_page_bytes(void)
-{
-    return FLASH_PAGE_BYTES;
 }
 
 bool boot_floor_erase(uint32_t page)
