@@ -183,16 +183,30 @@ def _happening(reaction: Reaction, evidence: Evidence) -> tuple[int, int] | None
             if e.kind == EventKind.FAULT and (not name or e.arg0 == Fault[name]) and e.at_us >= since
         ]
         return (0, found[0].at_us) if found else None
-    if reaction.until == "slower":
-        stop = first_stop(evidence)
-        tick = None if stop is None else braking_tick(evidence.orders[0], boot.tick_of(stop.at_us))
+    stop = _answered(reaction, evidence)
+    if reaction.until in ("slower", "stopping"):
+        if stop is None:
+            return None
+        from_tick, orders = boot.tick_of(stop.at_us), evidence.orders[0]
+        tick = braking_tick(orders, from_tick)
+        if tick is None and reaction.until == "stopping" and stands(orders, from_tick):
+            left = orders.after(from_tick)
+            tick = next((int(at) for at in left.tick[~left.enabled]), None)
         return None if tick is None else (0, boot.us_of(tick))
     if reaction.until == "drive_off":
-        stop = first_stop(evidence)
         orders = evidence.orders[0].after(boot.tick_of(max(since, 0 if stop is None else stop.at_us)))
         off = orders.tick[~orders.enabled]
         return (0, boot.us_of(int(off[0]))) if len(off) else None
     return None
+
+
+def _answered(reaction: Reaction, evidence: Evidence) -> Event | None:
+    """The event that tells what the arm reacts to: the emergency stop where its arrival is asked for, whatever has
+    stopped the arm before; else the first stop of all."""
+    if reaction.after != "arrival":
+        return first_stop(evidence)
+    found = [e for e in evidence.boots[0].events if e.kind == EventKind.STOP and e.arg0 == StopCause.ESTOP]
+    return min(found, key=lambda event: event.at_us) if found else None
 
 
 def first_stop(evidence: Evidence) -> Event | None:
@@ -247,13 +261,20 @@ def braking_tick(orders: Orders, from_tick: int) -> int | None:
     return None
 
 
+def stands(orders: Orders, from_tick: int) -> bool:
+    """No enabled order from the last one before ``from_tick`` on moves an axis by more than the end of a stop does."""
+    live = orders.where(orders.enabled)
+    q = live.setpoint[max(0, int(np.searchsorted(live.tick, from_tick)) - 2) :]
+    return len(q) == 0 or float(np.ptp(q, axis=0).max()) <= 4 * MICRO
+
+
 def _reference(reaction: Reaction, boot: Boot, evidence: Evidence, at_us: int) -> int | None:
     """MCU clock of ``after``. Ages are whole milliseconds rounded down: the stamp of the heartbeat that they mean, or
     else the earliest moment that they allow."""
     if reaction.after == "injection":
         marks = [mark for mark in evidence.marks if mark.exact and mark.boot == 0 and mark.at_us <= at_us]
         return marks[-1].at_us if marks else None
-    stop = first_stop(evidence)
+    stop = _answered(reaction, evidence)
     if stop is None:
         return None
     if reaction.after == "arrival":

@@ -140,7 +140,7 @@ class RealTimeBench:
     def _start_host(self) -> None:
         # From a server that has imported everything and runs no threads: a host is there at once, and can be killed.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["edge_wam.hil.host"])
+        context.set_forkserver_preload(["__main__", "edge_wam.hil.host"])
         ours, theirs = context.Pipe(duplex=False)
         # As the firmware asks: 1 ms as shipped, 5 ms for real time. The host exchanges stamps until it knows as much.
         clock_error_ms = 0.9 if self._counted or self._target == "board" else 4.5

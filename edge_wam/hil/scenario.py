@@ -23,7 +23,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=80)]
 STATES = tuple(state.name for state in McuState)
 REFERENCES = ("injection", "last_heartbeat", "last_policy", "arrival", "last_feed")
-HAPPENINGS = ("fault", "slower", "drive_off", "reset", "early_warning")
+HAPPENINGS = ("fault", "slower", "stopping", "drive_off", "reset", "early_warning")
 
 
 class _Strict(BaseModel):
@@ -91,7 +91,8 @@ class Reaction(_Strict):
     ``after``: ``injection`` (plant and MCU injections are known to the tick), ``last_heartbeat``, ``last_policy`` (the
     policy counter last changed), ``arrival`` (of the emergency stop), ``last_feed`` (of the watchdog; counted time).
     ``until``: ``stop:CAUSE``, ``fault:NAME``, ``fault`` (any), ``slower`` (the first order of the braking),
-    ``drive_off``, ``early_warning`` and ``reset`` of the watchdog.
+    ``stopping`` (the same; of an arm that stands already the first order with the drive off), ``drive_off``,
+    ``early_warning`` and ``reset`` of the watchdog.
     """
 
     after: str

@@ -13,6 +13,7 @@ import numpy as np
 
 from edge_wam.contracts import F64
 from edge_wam.sim.arm_model import DOF, HOME, JOINT_NAMES, LINKS, PHYSICS_STEP_S, arm_xml
+from edge_wam.sim.mujoco_loader import load_mujoco
 from edge_wam.sim.servo import TICK_S, Servos, ServoSpec
 
 STEPS_PER_TICK = round(TICK_S / PHYSICS_STEP_S)
@@ -70,8 +71,7 @@ class ArmPlant:
     """One arm. ``position`` and ``motor`` are the truth; :meth:`encoder` is what the drives say."""
 
     def __init__(self, spec: ArmSpec | None = None) -> None:
-        import mujoco
-
+        mujoco = load_mujoco()
         self.spec = spec or ArmSpec()
         self._mujoco = mujoco
         self.model = mujoco.MjModel.from_xml_string(

@@ -10,7 +10,6 @@ Rendering is the fast style: no shadows, reflections or multisampling; training 
 from __future__ import annotations
 
 import atexit
-import os
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 
 from edge_wam.contracts import F64, U8
 from edge_wam.errors import ConfigError, nearest
+from edge_wam.sim.mujoco_loader import cannot_load, load_mujoco
 
 PHYSICS_STEP_NS = 2_500_000
 """MuJoCo's time step in Meta-World's Sawyer scenes (2.5 ms)."""
@@ -69,26 +69,16 @@ def task_named(name: str) -> Task:
 
 
 def _environments() -> dict[str, Any]:
-    """Meta-World's environments, MuJoCo told beforehand how to draw.
-
-    MuJoCo reads ``MUJOCO_GL`` when it is imported, Mesa reads ``LP_NUM_THREADS`` when a context is made, and neither
-    can be told in another way. EGL draws off screen, with or without a display, so that every machine takes the same
-    path; one thread, because two pictures of 128x128 do not pay for more and the control loop needs the other core.
-    Whoever has set them already is obeyed.
+    """Meta-World's environments.
 
     Raises:
         ConfigError: the simulator is not installed, or there is no EGL.
     """
-    os.environ.setdefault("MUJOCO_GL", "egl")
-    os.environ.setdefault("LP_NUM_THREADS", "1")
+    load_mujoco()
     try:
-        from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # heavy: MuJoCo and its models
-    except (ImportError, AttributeError) as error:  # PyOpenGL without libEGL fails with an AttributeError
-        raise ConfigError(
-            f"the simulator cannot be loaded: {error}",
-            expected="the packages of the extra 'sim' and libEGL (packages.txt)",
-            remedy="run: make setup",
-        ) from error
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # heavy: all of its models
+    except ImportError as error:
+        raise cannot_load(error) from error
     environments: dict[str, Any] = ALL_V3_ENVIRONMENTS
     return environments
 

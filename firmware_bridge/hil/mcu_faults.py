@@ -25,7 +25,7 @@ _WATCHDOG_LOAD, _WATCHDOG_VALUE = 0x4000_8000, 0x4000_8004
 _RECEIVE_VECTOR = 4 * 16
 """Of UART 0's receive interrupt, the first of the board."""
 _STORM_TURNS = 20_000
-"""Of the storm's handler: 80 us of counted time, some ms under an emulator in real time."""
+"""Of the storm's handler: 640 us of counted time, some ms under an emulator in real time."""
 _SPIN_STAMPING = bytes.fromhex("01681160fce7")
 """``1: ldr r1, [r0]; str r1, [r2]; b 1b``"""
 _MASK = bytes.fromhex("72b6")

@@ -23,8 +23,6 @@ from firmware_bridge.host.guest_time import GuestHost, demo_table
 from firmware_bridge.mcu.build import build_id
 
 AXES = 7
-ICOUNT_SHIFT = 3
-"""8 ns an instruction: 125 million a second, what a 170 MHz Cortex-M4 does at 1.36 cycles each."""
 BOOT_TICKS = 100
 
 
@@ -89,7 +87,7 @@ def run(mode: str, path: Path, ticks: int) -> list[Part]:
     firmware = f"{how.target} {build_id(how.target):08x}"
     done = [part for part in read(path) if (part.mode, part.firmware) == (mode, firmware)]
     torn = path.exists() and not path.read_bytes().endswith(b"\n")  # a line that was cut short stays alone
-    options = EmulatorOptions(target=how.target, icount=how.icount, icount_shift=ICOUNT_SHIFT)
+    options = EmulatorOptions(target=how.target, icount=how.icount)
     with Emulator("qemu", options) as emulator:
         host = GuestHost(emulator, demo_table(AXES), wait_s=how.wait_s)
         host.run(BOOT_TICKS)

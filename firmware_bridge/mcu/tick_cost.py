@@ -38,7 +38,6 @@ AXES = 16
 KNOTS = 19
 """16 axes x 19 knots x 2 bytes: what the largest frame holds."""
 PLAN_TICKS = 20
-ICOUNT_SHIFT = 3
 BUDGET_CYCLES = CLOCK_HZ // 1_000_000 * TICK_US
 PARTS = (
     Window("control tick", "ew_tick"),
@@ -100,7 +99,7 @@ def measure(ticks: int = 3000) -> TickCost:
         out = folder / "counts"
         argument = plugin_argument(build_plugin(folder), out, WINDOWS, code)
         options = EmulatorOptions(
-            target=TARGET, icount=True, icount_shift=ICOUNT_SHIFT, extra=("-plugin", argument), nice=0
+            target=TARGET, icount=True, extra=("-plugin", argument), nice=0
         )
         with Emulator("qemu", options) as emulator:
             host = GuestHost(emulator, demo_table(AXES), plan_ticks=PLAN_TICKS, knots=KNOTS)

@@ -11,11 +11,11 @@ import pytest
 from edge_wam.embodiment import load_embodiment
 from edge_wam.errors import ConfigError
 from edge_wam.hil.evidence import Orders, split_boots, split_orders
-from edge_wam.hil.judge import braking_tick, judge, void
+from edge_wam.hil.judge import Verdict, braking_tick, judge, stands, void
 from edge_wam.hil.lockstep import LockstepBench
 from edge_wam.hil.report import render
 from edge_wam.hil.runner import play, scenario_files
-from edge_wam.hil.scenario import load_scenario
+from edge_wam.hil.scenario import Expect, Injection, Reaction, load_scenario
 from edge_wam.hil.table import COLUMNS, ROWS, Result, page, shortened, summary
 from firmware_bridge.hil.cable import Babble, BitErrors, Delay, Tamper
 from firmware_bridge.host.framing import FrameReceiver, encode_frame
@@ -90,6 +90,32 @@ def test_a_run_that_the_pc_stopped_is_void_and_one_that_the_fault_stopped_is_not
     silent = Event(999, evidence.begin_us + 1_000_000, EventKind.STOP, StopCause.HOST_SILENT, 0)
     evidence.boots[0].events.insert(0, silent)
     assert "silenced its own host" in void(frozen, evidence)
+
+
+ESTOP_STOPPING = Expect(reactions=(Reaction(after="arrival", until="stopping", within_ms=2.001),))
+
+
+def estop_after(*others: Injection) -> Verdict:
+    """An emergency stop at 1600 ms, with other trouble before it."""
+    scenario = load_scenario(FOLDER / "estop.toml")
+    estop = scenario.inject[0].model_copy(update={"at_ms": 1600.0})
+    scenario = scenario.model_copy(update={"inject": (*others, estop), "expect": ESTOP_STOPPING})
+    return judge(scenario, load_embodiment(scenario.robot), LockstepBench(scenario).run())
+
+
+@pytest.mark.parametrize("others", [(), (Injection(at_ms=900, kind="soft_stop"),)], ids=["it moves", "it stands"])
+def test_an_emergency_stop_is_timed_from_its_own_arrival_whether_the_arm_still_moves_or_not(
+    others: tuple[Injection, ...],
+) -> None:
+    verdict = estop_after(*others)
+    assert verdict.good, [f"{finding.check}: {finding.seen}" for finding in verdict.findings]
+    assert 0.0 <= verdict.reactions["arrival -> stopping"] <= 1.001
+
+
+def test_an_arm_that_creeps_is_not_one_that_stands() -> None:
+    assert stands(ramp(0, 0, 0), 50)
+    assert not stands(ramp(1, 500, 0), 50)
+    assert stands(ramp(200, 10, 50), 50) and not stands(ramp(200, 10, 50), 11)
 
 
 def test_an_order_outside_the_limits_is_always_a_bad_finding() -> None:

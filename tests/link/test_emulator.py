@@ -153,3 +153,20 @@ def test_with_counted_instructions_no_tick_is_lost_and_the_shipped_watchdog_does
         assert mcu.qmp_events().count("WATCHDOG") == 0
         assert "instruction-counted" in mcu.description
         link.close()
+
+
+def test_the_thread_that_moves_the_bytes_goes_before_the_one_that_is_the_processor(firmware: Path) -> None:
+    with Emulator("qemu", EmulatorOptions(target="mps2-an386-nowfi", icount=True), out=firmware) as mcu:
+        nice = {int(task.name): os.getpriority(os.PRIO_PROCESS, int(task.name))
+                for task in Path(f"/proc/{mcu.pid}/task").iterdir()}  # fmt: skip
+        moves = nice.pop(mcu.pid)
+        before = os.getpriority(os.PRIO_PROCESS, 0)
+        assert len(nice) >= 2
+        # Nobody may raise a priority without permission; with it both are raised, one of them more.
+        assert moves < min(nice.values()) if min(nice.values()) < before else moves == min(nice.values())
+
+
+def test_its_priority_is_left_alone_where_none_is_asked_for(firmware: Path) -> None:
+    with Emulator("qemu", EmulatorOptions(target="mps2-an386-nowfi", icount=True, nice=0), out=firmware) as mcu:
+        tasks = [int(task.name) for task in Path(f"/proc/{mcu.pid}/task").iterdir()]
+        assert {os.getpriority(os.PRIO_PROCESS, task) for task in tasks} == {os.getpriority(os.PRIO_PROCESS, 0)}

@@ -157,9 +157,10 @@ def test_an_unknown_task_is_named_with_the_nearest() -> None:
 
 
 def test_drawing_needs_no_environment_and_leaves_no_noise_at_exit() -> None:
-    """A bare environment: no display, no MUJOCO_GL. An unclosed world must not end in a traceback either."""
+    """A bare environment: no display, no MUJOCO_GL. An unclosed world must not end in a traceback either, and an arm
+    that draws nothing, made before it in the same process, must not decide that nothing is drawn."""
     code = (
-        "from edge_wam.sim.world import World\nimport os\n"
+        "from edge_wam.sim.arm import ArmPlant\nfrom edge_wam.sim.world import World\nimport os\nArmPlant()\n"
         "w = World('reach', 0)\nassert w.render('topview').std() > 10\n"
         "print(os.environ['MUJOCO_GL'], os.environ['LP_NUM_THREADS'])\n"
     )
