@@ -89,18 +89,20 @@ class TokenLayout:
 
     def _rule(self, device: torch.device | str):  # noqa: ANN202: the callable FlexAttention asks for
         role, block, frame = self.places(device)
+        # Plain numbers: torch.compile, which FlexAttention goes through, takes a comparison with an IntEnum for False.
+        clean_, noisy_, action_, state_ = (int(one) for one in Role)
 
         def allowed(_batch, _head, q, kv):  # noqa: ANN001, ANN202
             q_role, kv_role, q_block, kv_block = role[q], role[kv], block[q], block[kv]
             end = (q_block + 1) * self.frames_per_block + 1
             recent = (frame[kv] == 0) | (frame[kv] >= end - self.window_frames)
-            clean = (q_role == Role.CLEAN) & (kv_role == Role.CLEAN) & (kv_block <= q_block) & recent
-            noisy = (q_role == Role.NOISY) | (q_role == Role.ACTION)
+            clean = (q_role == clean_) & (kv_role == clean_) & (kv_block <= q_block) & recent
+            noisy = (q_role == noisy_) | (q_role == action_)
             if self.state_sees_block:
-                noisy = noisy | (q_role == Role.STATE)
-            past = (kv_role == Role.CLEAN) & (kv_block < q_block)
-            own = (kv_role != Role.CLEAN) & (kv_block == q_block)
-            state = (q_role == Role.STATE) & (kv_role == Role.STATE) & (kv_block == q_block)
+                noisy = noisy | (q_role == state_)
+            past = (kv_role == clean_) & (kv_block < q_block)
+            own = (kv_role != clean_) & (kv_block == q_block)
+            state = (q_role == state_) & (kv_role == state_) & (kv_block == q_block)
             return clean | (noisy & (past | own)) | state
 
         return allowed

@@ -73,8 +73,9 @@ def unipc_table(sigmas: np.ndarray) -> tuple[Step, ...]:
         ConfigError: levels that do not fall, or lie outside (0, 1).
     """
     levels = [float(s) for s in sigmas]
-    if len(levels) < 2 or any(a <= b for a, b in zip(levels, levels[1:], strict=False)) or not 0 < levels[0] < 1:
-        raise ConfigError(f"noise levels {levels}", expected="at least two, falling, below 1")
+    falling = all(a > b for a, b in zip(levels, levels[1:], strict=False))  # false with a NaN
+    if len(levels) < 2 or not (falling and levels[0] < 1 and levels[-1] >= 0):
+        raise ConfigError(f"noise levels {levels}", expected="at least two, falling, from below 1 down to 0 or above")
     steps = len(levels) - 1
     table = []
     order_before = 0
@@ -153,8 +154,8 @@ class UniPC:
 class StepSkip:
     """Which of the steps run: a fixed set, or as the video velocity turns (the reference's dynamic schedule).
 
-    Dynamic: two steps always run; when the last two velocities point the same way (cosine over 0.95, or 0.93), the next
-    4, or 2, reuse the last one: this step and all but one of those that follow.
+    Dynamic: two steps always run; when the last two velocities point the same way (cosine over 0.95, or 0.93), this step
+    and those after it, 4 in all, or 2, reuse the last one, and then one runs.
     """
 
     THRESHOLDS = ((0.95, 4), (0.93, 2))
