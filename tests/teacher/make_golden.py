@@ -120,9 +120,18 @@ def samples() -> dict[str, np.ndarray]:
     return out
 
 
+def training() -> dict[str, np.ndarray]:
+    """The levels and weights of training."""
+    from groot.vla.model.dreamzero.modules.flow_match_scheduler import FlowMatchScheduler
+
+    scheduler = FlowMatchScheduler(shift=5, sigma_min=0.0, extra_one_step=True)
+    scheduler.set_timesteps(1000, training=True)
+    return {"train.times": scheduler.timesteps.numpy(), "train.weights": scheduler.linear_timesteps_weights.numpy()}
+
+
 def main(folder: str) -> None:
     sys.path.insert(0, folder)
-    np.savez_compressed(GOLDEN, **forwards("14b"), **forwards("5b"), **samples())
+    np.savez_compressed(GOLDEN, **forwards("14b"), **forwards("5b"), **samples(), **training())
 
 
 if __name__ == "__main__":
