@@ -107,9 +107,9 @@ def load_into(
 ) -> None:
     """Fill a model's parameters, merging LoRA additions in float32.
 
-    ``model`` may be on the meta device (its parameters are then made in the checkpoint's dtype), or sharded by FSDP2 and
-    allocated (``to_empty``). ``adapter``: a checkpoint of additions and of the tensors that were trained with them, laid
-    over ``checkpoint``. ``progress`` is told the tensors done, and how many there are.
+    ``model`` may be on the meta device (its parameters are then made in the checkpoint's dtype), or sharded by FSDP2
+    and allocated (``to_empty``). ``adapter``: a checkpoint of additions and of the tensors that were trained with them,
+    laid over ``checkpoint``. ``progress`` is told the tensors done, and how many there are.
 
     Raises:
         ConfigError: a tensor is missing, unexpected, of another shape, or holds a number that is none. The model is
@@ -126,7 +126,8 @@ def load_into(
     _same_names(folder, wanted, sources, lora)
     for name, place in sources.items():
         if place.shape != tuple(wanted[name].shape):
-            raise ConfigError(f"{place.file}: {name} {place.shape}", expected=str(tuple(wanted[name].shape)), remedy=REMEDY)
+            expected = str(tuple(wanted[name].shape))
+            raise ConfigError(f"{place.file}: {name} {place.shape}", expected=expected, remedy=REMEDY)
     for done, (name, place) in enumerate(_by_file(sources)):
         parameter = wanted[name]
         window = _window(parameter)
@@ -157,7 +158,7 @@ def _places(folder: Path) -> dict[str, Place]:
         if Path(name).name != name:
             raise ConfigError(f"{index}: shard {name!r}", expected="the name of a file beside the index")
         if not (folder / name).exists():
-            raise ConfigError(f"{folder}: shard {name} is missing", expected=f"all shards that {INDEX} names", remedy=REMEDY)
+            raise ConfigError(f"{folder}: shard {name} is missing", expected=f"all that {INDEX} names", remedy=REMEDY)
         for key, place in _headers(folder / name):
             if weight_map.get(key) != name:
                 raise ConfigError(
@@ -172,7 +173,7 @@ def _places(folder: Path) -> dict[str, Place]:
 def _headers(file: Path) -> Iterator[tuple[str, Place]]:
     try:
         with safe_open(file, "pt") as shard:
-            for key in shard.keys():  # noqa: SIM118: not a dict
+            for key in shard.keys():  # noqa: SIM118
                 part = shard.get_slice(key)
                 place = Place(file, key, tuple(part.get_shape()), part.get_dtype())
                 if place.dtype not in DTYPES:
@@ -184,7 +185,7 @@ def _headers(file: Path) -> Iterator[tuple[str, Place]]:
 
 def _pair(folder: Path, name: str, pair: dict[str, Place]) -> Lora:
     if len(pair) < 2:
-        raise ConfigError(f"{folder}: the LoRA addition to {name} lacks a half", expected="lora_A and lora_B", remedy=REMEDY)
+        raise ConfigError(f"{folder}: LoRA addition to {name} lacks a half", expected="its A and its B", remedy=REMEDY)
     a, b = pair["a"], pair["b"]
     if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
         raise ConfigError(f"{folder}: LoRA addition to {name}: {b.shape} x {a.shape}", expected="[out, r] x [r, in]")
@@ -225,9 +226,7 @@ def _window(parameter: Tensor) -> tuple[slice, ...]:
     """The part of the tensor that this process keeps."""
     if not isinstance(parameter, DTensor):
         return tuple(slice(0, size) for size in parameter.shape)
-    sizes, offsets = compute_local_shape_and_global_offset(
-        parameter.shape, parameter.device_mesh, parameter.placements
-    )
+    sizes, offsets = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
     return tuple(slice(offset, offset + size) for offset, size in zip(offsets, sizes, strict=True))
 
 

@@ -68,7 +68,7 @@ class TeacherConfig:
             )
         if self.actions_per_block % self.states_per_block:
             raise ConfigError(
-                f"teacher {self.name!r}: {self.actions_per_block} actions and {self.states_per_block} states in a block",
+                f"teacher {self.name!r}: {self.actions_per_block} actions, {self.states_per_block} states in a block",
                 expected="as many actions for each state",
             )
 
@@ -133,7 +133,7 @@ def config_from_checkpoint(path: Path) -> TeacherConfig:
     blocks = _number(dit, "max_chunk_size", path)
     if blocks < 1:
         raise ConfigError(
-            f"{path}: max_chunk_size {blocks}", expected="a bounded window; without one the reference masks token by token"
+            f"{path}: max_chunk_size {blocks}", expected="at least 1: the reference masks otherwise without a window"
         )
     first_frame_latent = bool(dit.get("concat_first_frame_latent", True))
     channels = _number(dit, "out_dim", path)

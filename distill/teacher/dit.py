@@ -21,7 +21,6 @@ from distill.teacher.layers import (
     Head,
     ImageProjection,
     Level,
-    dense,
     masked,
 )
 from distill.teacher.layout import TokenLayout
@@ -79,7 +78,8 @@ class DreamZero(nn.Module):
         self.action_encoder = ActionEncoder(config.action_width, d)
         self.action_decoder = CategoryMLP(d, config.hidden, config.action_width)
         self.patch_embedding = nn.Conv3d(config.input_channels, d, (1, 2, 2), stride=(1, 2, 2))
-        self.text_embedding = nn.Sequential(nn.Linear(config.text_width, d), nn.GELU(approximate="tanh"), nn.Linear(d, d))
+        gelu = nn.GELU(approximate="tanh")
+        self.text_embedding = nn.Sequential(nn.Linear(config.text_width, d), gelu, nn.Linear(d, d))
         self.time_embedding = nn.Sequential(nn.Linear(config.frequency_width, d), nn.SiLU(), nn.Linear(d, d))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
@@ -216,7 +216,8 @@ class DreamZero(nn.Module):
         tokens = (latents.shape[3] // 2) * (latents.shape[4] // 2)
         if latents.shape[3] % 2 or latents.shape[4] % 2 or tokens != config.frame_tokens:
             raise ContractError(
-                f"latents of {latents.shape[3]} x {latents.shape[4]}", expected=f"{config.frame_tokens} patches of 2 x 2"
+                f"latents of {latents.shape[3]} x {latents.shape[4]}",
+                expected=f"{config.frame_tokens} patches of 2 x 2",
             )
         x = self.patch_embedding(latents)
         return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3], x.shape[4])
@@ -254,7 +255,8 @@ class DreamZero(nn.Module):
 
     def _latents(self, x: Tensor, level: Level, grid: tuple[int, int, int]) -> Tensor:
         """Tokens to velocities [B, C, frames, h, w]."""
-        y = self.head(x, level.embedding, level.row).unflatten(1, grid).unflatten(-1, (2, 2, self.config.latent_channels))
+        patch = (2, 2, self.config.latent_channels)
+        y = self.head(x, level.embedding, level.row).unflatten(1, grid).unflatten(-1, patch)
         # b f h w p q c -> b c f (h p) (w q)
         return y.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
@@ -262,6 +264,3 @@ class DreamZero(nn.Module):
 def _expect(what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tuple(tensor.shape[1:]) != shape:
         raise ContractError(f"{what} {tuple(tensor.shape)}", expected=f"[B, {', '.join(map(str, shape))}]")
-
-
-__all__ = ["Chunk", "Clip", "DreamZero", "dense"]

@@ -20,6 +20,7 @@ reference lets a noisy frame see its own clean frame, which is the answer; here 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -87,12 +88,12 @@ class TokenLayout:
         """The same rule for FlexAttention, which never holds the square (15,840 tokens at 14B)."""
         return create_block_mask(self._rule(device), None, None, self.length, self.length, device=str(device))
 
-    def _rule(self, device: torch.device | str):  # noqa: ANN202: the callable FlexAttention asks for
+    def _rule(self, device: torch.device | str) -> Callable[..., Tensor]:
         role, block, frame = self.places(device)
         # Plain numbers: torch.compile, which FlexAttention goes through, takes a comparison with an IntEnum for False.
         clean_, noisy_, action_, state_ = (int(one) for one in Role)
 
-        def allowed(_batch, _head, q, kv):  # noqa: ANN001, ANN202
+        def allowed(_batch: object, _head: object, q: Tensor, kv: Tensor) -> Tensor:
             q_role, kv_role, q_block, kv_block = role[q], role[kv], block[q], block[kv]
             end = (q_block + 1) * self.frames_per_block + 1
             recent = (frame[kv] == 0) | (frame[kv] >= end - self.window_frames)

@@ -118,7 +118,7 @@ def relative_keys(folder: Path) -> frozenset[str]:
         keys = document.get("relative_action_keys") or [] if document.get("relative_action") else []
         return frozenset(str(key) for key in keys)
     except (OSError, yaml.YAMLError, AttributeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", expected="a checkpoint's experiment_cfg/conf.yaml") from error
+        raise ConfigError(f"{path} cannot be read: {error}", expected="experiment_cfg/conf.yaml") from error
 
 
 def with_teacher_statistics(robot: Embodiment, teacher: TeacherRobot, relative: frozenset[str]) -> Embodiment:

@@ -57,8 +57,8 @@ class Scene:
     Attributes:
         text, negative: instruction and negative instruction [1, text_length, text_width].
         image: CLIP's features of the first frame [1, 257, clip_width].
-        first_frame: mask and latents [1, 4 + C, window frames, h, w] of the first frame followed by black ones; None for
-            a teacher that takes none.
+        first_frame: mask and latents [1, 4 + C, window frames, h, w] of the first frame followed by black ones; None
+            for a teacher that takes none.
         latent: the first frame's latent [1, C, 1, h, w].
     """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ def unipc_table(sigmas: np.ndarray) -> tuple[Step, ...]:
         ConfigError: levels that do not fall, or lie outside (0, 1).
     """
     levels = [float(s) for s in sigmas]
-    falling = all(a > b for a, b in zip(levels, levels[1:], strict=False))  # false with a NaN
+    falling = all(a > b for a, b in pairwise(levels))  # false with a NaN
     if len(levels) < 2 or not (falling and levels[0] < 1 and levels[-1] >= 0):
         raise ConfigError(f"noise levels {levels}", expected="at least two, falling, from below 1 down to 0 or above")
     steps = len(levels) - 1
@@ -154,15 +155,16 @@ class UniPC:
 class StepSkip:
     """Which of the steps run: a fixed set, or as the video velocity turns (the reference's dynamic schedule).
 
-    Dynamic: two steps always run; when the last two velocities point the same way (cosine over 0.95, or 0.93), this step
-    and those after it, 4 in all, or 2, reuse the last one, and then one runs.
+    Dynamic: two steps always run; when the last two velocities point the same way (cosine over 0.95, or 0.93), this
+    step and those after it, 4 in all, or 2, reuse the last one, and then one runs.
     """
 
     THRESHOLDS = ((0.95, 4), (0.93, 2))
 
     def __init__(self, run: int | str = 8, steps: int = STEPS) -> None:
         if run != "dynamic" and (run not in RUN_STEPS or steps != STEPS) and run != steps:
-            raise ConfigError(f"{run!r} of {steps} steps", expected=f"dynamic, {steps}, or of 16 one of {sorted(RUN_STEPS)}")
+            expected = f"dynamic, {steps}, or of 16 one of {sorted(RUN_STEPS)}"
+            raise ConfigError(f"{run!r} of {steps} steps", expected=expected)
         self._set = None if run == "dynamic" else RUN_STEPS[int(run)] if steps == STEPS else frozenset(range(steps))
         self._countdown = 0
         self._velocities: list[Tensor] = []
@@ -190,6 +192,8 @@ class StepSkip:
             self._velocities = [*self._velocities[-1:], velocity]
 
 
-def start_noise(shape: tuple[int, ...], device: torch.device | str, dtype: torch.dtype, seed: int = NOISE_SEED) -> Tensor:
+def start_noise(
+    shape: tuple[int, ...], device: torch.device | str, dtype: torch.dtype, seed: int = NOISE_SEED
+) -> Tensor:
     """The noise a chunk starts from; the same for every chunk, as in the reference."""
     return torch.randn(shape, generator=torch.Generator(device).manual_seed(seed), device=device, dtype=dtype)

@@ -105,7 +105,7 @@ def samples() -> dict[str, np.ndarray]:
     out = {}
     for name, last in SAMPLES.items():
         with mock.patch.object(torch.Tensor, "to", stay):
-            scheduler = module.FlowUniPCMultistepScheduler(num_train_timesteps=1000, shift=1, use_dynamic_shifting=False)
+            scheduler = module.FlowUniPCMultistepScheduler(1000, shift=1, use_dynamic_shifting=False)
         scheduler.set_timesteps(16, device="cpu", shift=5.0)
         if last:
             top = scheduler.sigmas[0].item()

@@ -55,7 +55,8 @@ def lora_tensors(config: TeacherConfig) -> dict[str, Tensor]:
     out = {}
     for index, (name, value) in enumerate(sorted(tiny(config).state_dict().items())):
         stem = name.removesuffix(".weight")
-        if name.startswith("blocks.") and name.endswith(".weight") and stem.endswith(tuple("." + t for t in LORA_TARGETS)):
+        targeted = stem.startswith("blocks.") and stem.endswith(tuple("." + target for target in LORA_TARGETS))
+        if targeted and name.endswith(".weight"):
             out[f"{stem}.lora_A.default.weight"] = 0.1 * draw(5000 + index, RANK, value.shape[1])
             out[f"{stem}.lora_B.default.weight"] = 0.1 * draw(6000 + index, value.shape[0], RANK)
     return out

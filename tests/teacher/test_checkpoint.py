@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from distill.teacher.checkpoint import INDEX, LORA_PREFIX, PREFIX, load_into, open_checkpoint
-from distill.teacher.config import TEACHERS, config_from_checkpoint, teacher_named
+from distill.teacher.config import TEACHERS, TeacherConfig, config_from_checkpoint, teacher_named
 from distill.teacher.dit import DreamZero
 from edge_wam.errors import ConfigError
 from tests.teacher.published import ALPHA, RANK, adapter, document, full, lora, lora_tensors
@@ -86,12 +87,7 @@ def test_keys_shapes_and_parameters_are_those_of_the_published_checkpoints(name:
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_a_shape_is_read_from_the_published_configuration(config: object, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from distill.teacher.config import TeacherConfig
-
-    assert isinstance(config, TeacherConfig)
+def test_a_shape_is_read_from_the_published_configuration(config: TeacherConfig, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(document(config)), encoding="utf-8")
     found = config_from_checkpoint(tmp_path)
     assert replace(found, name="", latent_grid=(2, 2)) == replace(config, name="", latent_grid=(2, 2))
@@ -103,7 +99,9 @@ def test_a_teacher_is_refused_by_its_nearest_name() -> None:
         teacher_named("14B")
 
 
-@pytest.mark.parametrize("change", [{"num_layers": "three"}, {"model_type": "t2v"}, {"max_chunk_size": -1}, {"in_dim": 16}])
+@pytest.mark.parametrize(
+    "change", [{"num_layers": "three"}, {"model_type": "t2v"}, {"max_chunk_size": -1}, {"in_dim": 16}]
+)
 def test_a_configuration_that_is_none_of_ours_is_refused(change: dict[str, object], tmp_path: Path) -> None:
     wrong = document(TINY_14B)
     wrong["action_head_cfg"]["config"]["diffusion_model_cfg"] |= change
@@ -185,7 +183,8 @@ def _cut_shard(folder: Path) -> None:
 
 def _moved_key(folder: Path) -> None:
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    index["weight_map"][KEY] = next(name for name in set(index["weight_map"].values()) if name != index["weight_map"][KEY])
+    files = index["weight_map"]
+    files[KEY] = next(name for name in set(files.values()) if name != files[KEY])
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
 
 
@@ -205,7 +204,7 @@ def _escaping_shard(folder: Path) -> None:
         (lambda f: (f / INDEX).write_text("{}"), "cannot be read"),
         (lambda f: (f / INDEX).unlink(), "neither"),
         (lambda f: _edit(f, KEY, None), "blocks.1.ffn.0.bias' is missing"),
-        (lambda f: _edit(f, KEY, None, PREFIX + "blocks.1.ffn.0.bais"), "unexpected tensor 'blocks.1.ffn.0.bais'"),
+        (lambda f: _edit(f, KEY, None, PREFIX + "blocks.1.ffn.0.biased"), "unexpected tensor 'blocks.1.ffn.0.biased'"),
         (lambda f: _edit(f, KEY, None, "model.bias"), "unexpected key 'model.bias'"),
         (lambda f: _edit(f, KEY, torch.zeros(TINY_14B.ffn + 1)), r"blocks.1.ffn.0.bias \(193,\)"),
         (lambda f: _edit(f, KEY, torch.full((TINY_14B.ffn,), float("nan"))), "blocks.1.ffn.0.bias holds a number"),

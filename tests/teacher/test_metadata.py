@@ -44,7 +44,10 @@ def _document() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _write(folder: Path, document: object, conf: str = "relative_action: true\nrelative_action_keys: [joint_position]\n") -> Path:
+RELATIVE = "relative_action: true\nrelative_action_keys: [joint_position]\n"
+
+
+def _write(folder: Path, document: object, conf: str = RELATIVE) -> Path:
     (folder / "experiment_cfg").mkdir()
     (folder / "experiment_cfg" / "metadata.json").write_text(json.dumps(document), encoding="utf-8")
     (folder / "experiment_cfg" / "conf.yaml").write_text(conf, encoding="utf-8")
@@ -80,7 +83,7 @@ def test_limits_stay_the_robot_s_own(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_relative_actions_has_absolute_axes(tmp_path: Path) -> None:
-    assert relative_keys(_write(tmp_path, _document(), "relative_action: false\nrelative_action_keys: [joint_position]\n")) == set()
+    assert relative_keys(_write(tmp_path, _document(), RELATIVE.replace("true", "false"))) == set()
 
 
 def _without_statistics(d: dict[str, Any]) -> None:

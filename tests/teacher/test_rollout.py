@@ -125,9 +125,8 @@ def test_a_chunk_is_the_same_through_the_loop_and_by_hand(model: DreamZero) -> N
     velocity = None
     for index, time in enumerate(flow_times(sigmas)):
         if index in RUN_STEPS[6]:
-            chunk = Chunk(
-                video, torch.full((1, 2), float(time)), actions, torch.full((1, 24), float(time)), STATE, first[:, :, 3:5]
-            )
+            times = [torch.full((1, count), float(time)) for count in (2, 24)]
+            chunk = Chunk(video, times[0], actions, times[1], STATE, first[:, :, 3:5])
             (a, action), (b, _) = (model.denoise(chunk, c, m) for c, m in zip(contexts, memories, strict=True))
             velocity = (b + 5.0 * (a - b), action)
         assert velocity is not None
