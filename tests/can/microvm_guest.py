@@ -141,7 +141,6 @@ def _talk_to_the_firmware(bus: can.BusABC, fd: bool) -> str:
     try:
         assert hello().schema_hash == SCHEMA_HASH
         cut = transport.counters.segments.bad  # what was under way when the interface came up
-        assert cut <= 1
         trips: list[float] = []
         for axis in demo_table(10).axes:
             assert command(axis).code == AckCode.OK
