@@ -17,7 +17,7 @@ Targets = Annotated[
     typer.Argument(
         metavar="[TARGET]...",
         help="mps2-an386 | ast1030-evb | lm3s6965evb, each also with -realtime and -nowfi | stm32g474 | "
-        "stm32g474-boot | mps2-an386-boot | mps2-an386-slot | host | lib. Default: all.",
+        "stm32g474-usb | stm32g474-boot | mps2-an386-boot | mps2-an386-slot | host | lib. Default: all.",
     ),
 ]
 for _command in (keygen, sign, inspect, flash, sniff):

@@ -27,7 +27,7 @@ def keygen(
 
 
 def sign(
-    target: Annotated[str, typer.Argument(help="Firmware target: stm32g474 | mps2-an386-slot.")],
+    target: Annotated[str, typer.Argument(help="Firmware target: stm32g474 | stm32g474-usb | mps2-an386-slot.")],
     version: Annotated[str, typer.Option("--version", help="Of the image, e.g. 1.4.0.")],
     key: Key,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the image goes.")],

@@ -56,7 +56,13 @@ BUDGETS: dict[str, Budget] = {
     "stm32g474": Budget(
         96 << 10, 96 << 10, 6 << 10,
         (("SysTick_Handler",),
-         ("Usart1_Handler", "Usart2_Handler", "Usart3_Handler", "Fdcan1_Handler", "Fdcan2_Handler"),
+         ("Usart1_Handler", "Usart3_Handler", "Fdcan1_Handler", "Fdcan2_Handler"), ("Usart2_Handler",),
+         ("Pvd_Handler",), ("Wwdg_Handler",), ("Clock_Handler", "HardFault_Handler")),
+    ),
+    "stm32g474-usb": Budget(
+        96 << 10, 96 << 10, 6 << 10,
+        (("SysTick_Handler",),
+         ("Usart1_Handler", "Usart3_Handler", "Fdcan1_Handler", "Fdcan2_Handler", "Usb_Handler"),
          ("Pvd_Handler",), ("Wwdg_Handler",), ("Clock_Handler", "HardFault_Handler")),
     ),
     "stm32g474-boot": Budget(28 << 10, 2 << 10, 4 << 10, (("boot_nmi",), ("boot_fault",))),

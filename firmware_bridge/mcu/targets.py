@@ -67,6 +67,14 @@ def _board(machine: str, cpu: str, *flags: str, more: tuple[str, ...] = ()) -> d
 
 
 _STM32 = "ports/stm32g474"
+_STM32G474 = Target(
+    "stm32g474.elf", "arm-none-eabi-gcc",
+    ("-mcpu=cortex-m4", *_ARM, "-DPORT_WATCHDOG_MS=20", "-DPORT_CAN=1", "-DPORT_SERVO"),
+    ("ports/common/startup.c", "ports/common/cortex.c", "ports/common/rings.c", "ports/common/main.c",
+     "can/can_loop.c", f"{_STM32}/vectors.c", f"{_STM32}/board.c", f"{_STM32}/clock.c", f"{_STM32}/watchdogs.c",
+     f"{_STM32}/pins.c", f"{_STM32}/uart.c", f"{_STM32}/fdcan.c", f"{_STM32}/servo.c"),
+    libraries=("-lgcc",), linker_script=f"{_STM32}/link.ld", board=1,
+)  # fmt: skip
 
 
 def _boot(
@@ -89,15 +97,14 @@ TARGETS: dict[str, Target] = {
     **_MPS2,
     **_board("ast1030-evb", "cortex-m4"),  # throughput: UARTs with FIFOs
     # 64 KB of RAM, so half of the timeline; a watchdog that cannot be switched off.
-    **_board("lm3s6965evb", "cortex-m3", "-DEW_TIMELINE_KNOTS=32u"),
+    **_board("lm3s6965evb", "cortex-m3", "-DEW_TIMELINE_KNOTS=32"),
     # NUCLEO-G474RE. No float in the core, so none of the part's float unit either.
-    "stm32g474": Target(
-        "stm32g474.elf", "arm-none-eabi-gcc",
-        ("-mcpu=cortex-m4", *_ARM, "-DPORT_WATCHDOG_MS=20", "-DPORT_CAN=1", "-DPORT_SERVO"),
-        ("ports/common/startup.c", "ports/common/cortex.c", "ports/common/rings.c", "ports/common/main.c",
-         "can/can_loop.c", f"{_STM32}/vectors.c", f"{_STM32}/board.c", f"{_STM32}/clock.c", f"{_STM32}/watchdogs.c",
-         f"{_STM32}/pins.c", f"{_STM32}/uart.c", f"{_STM32}/fdcan.c", f"{_STM32}/servo.c"),
-        libraries=("-lgcc",), linker_script=f"{_STM32}/link.ld", board=1,
+    "stm32g474": _STM32G474,
+    # The same with the host link on the part's own USB, a virtual serial port; its pins are those of the CAN host link.
+    "stm32g474-usb": replace(
+        _STM32G474, file="stm32g474-usb.elf", flags=(*_STM32G474.flags, "-DPORT_USB"),
+        sources=(*_STM32G474.sources, f"{_STM32}/usbfs.c",
+                 "usb/usb_device.c", "usb/usb_descriptors.c", "usb/usb_cdc.c"),
     ),
     "stm32g474-boot": _boot(
         "stm32g474-boot.elf", "boot/stm32g474", "boot/stm32g474/boot_stm32.c", "boot/stm32g474/flash.c", board=1,

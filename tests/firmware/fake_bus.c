@@ -7,6 +7,8 @@
 #include "reg.h"
 #include "rings.h"
 #include "uart.h"
+#include "usb_cdc.h"
+#include "usbfs.h"
 #include "watchdogs.h"
 
 typedef uint32_t (*get_t)(uint32_t address);
@@ -14,14 +16,18 @@ typedef void (*put_t)(uint32_t address, uint32_t value);
 
 void fake_bus(get_t get, put_t put);
 uint32_t fake_received(uint8_t *bytes);
+void fake_room(uint32_t bytes);
+uint32_t fake_wrong_width(void);
 uint32_t fake_can_frame(uint32_t bus, uint8_t *data, uint32_t *id, uint32_t *flags);
 bool fake_can_send(uint32_t bus, uint32_t id, uint32_t flags, const uint8_t *data, uint8_t count);
 bool fake_can_start(uint32_t bus, uint32_t rate, uint32_t data_rate, uint16_t match, uint16_t mask);
 
 static get_t get_register;
 static put_t put_register;
-static uint8_t received[64];
+static uint8_t received[4096];
 static uint32_t received_count;
+static uint32_t capacity;
+static uint32_t wrong_width;
 static uint32_t overruns;
 
 void fake_bus(get_t get, put_t put)
@@ -29,27 +35,78 @@ void fake_bus(get_t get, put_t put)
     get_register = get;
     put_register = put;
     received_count = 0u;
+    capacity = sizeof received;
+    wrong_width = 0u;
+}
+
+/* Of the whole part only the USB wants accesses of 16 bits. */
+static void check_width(uint32_t address, bool narrow)
+{
+    wrong_width += (((address >= 0x40005C00u) && (address < 0x40006400u)) != narrow) ? 1u : 0u;
+}
+
+uint32_t fake_wrong_width(void)
+{
+    return wrong_width;
+}
+
+uint32_t reg16_get(uint32_t address)
+{
+    check_width(address, true);
+    return get_register(address) & 0xFFFFu;
+}
+
+void reg16_put(uint32_t address, uint32_t value)
+{
+    check_width(address, true);
+    put_register(address, value & 0xFFFFu);
 }
 
 uint32_t reg_get(uint32_t address)
 {
+    check_width(address, false);
     return get_register(address);
 }
 
 void reg_put(uint32_t address, uint32_t value)
 {
+    check_width(address, false);
     put_register(address, value);
 }
 
 void ring_put(uint32_t stream, uint8_t byte)
 {
     (void)stream;
-    received[received_count % sizeof received] = byte;
+    if (received_count == capacity) {
+        overruns++;
+        return;
+    }
+    received[received_count] = byte;
     received_count++;
 }
 
-void ring_overrun(void)
+uint32_t ring_room(uint32_t stream)
 {
+    (void)stream;
+    return capacity - received_count;
+}
+
+/* How much the main loop has not read yet may be; what was received so far is read first. */
+void fake_room(uint32_t bytes)
+{
+    capacity = (bytes < sizeof received) ? bytes : (uint32_t)sizeof received;
+}
+
+void ring_write(uint32_t stream, const uint8_t *bytes, uint32_t count)
+{
+    for (uint32_t i = 0u; i < count; i++) {
+        ring_put(stream, bytes[i]);
+    }
+}
+
+void ring_overrun(uint32_t stream)
+{
+    (void)stream;
     overruns++;
 }
 

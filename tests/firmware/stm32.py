@@ -23,11 +23,12 @@ class Timing(ctypes.Structure):
 
 def build_drivers(folder: Path) -> Path:
     path = folder / "stm32_drivers.so"
-    sources = [PORT / f"{name}.c" for name in ("clock", "watchdogs", "pins", "uart", "fdcan")]
+    sources = [PORT / f"{name}.c" for name in ("clock", "watchdogs", "pins", "uart", "fdcan", "usbfs")]
+    sources += [HERE / "usb" / f"{name}.c" for name in ("usb_device", "usb_descriptors", "usb_cdc")]
     sources.append(HERE / "boot" / "stm32g474" / "flash.c")
     subprocess.run(
         ["cc", *COMMON_FLAGS, "-shared", "-fPIC", "-DEW_FAKE_REGISTERS", "-DPORT_SERVO",
-         *(f"-I{HERE / p}" for p in ("core", "can", "ports/common", "ports/stm32g474", "boot/stm32g474")),
+         *(f"-I{HERE / p}" for p in ("core", "can", "usb", "ports/common", "ports/stm32g474", "boot/stm32g474")),
          *map(str, sources), str(Path(__file__).with_name("fake_bus.c")), "-o", str(path)], check=True,
     )  # fmt: skip
     return path
@@ -40,7 +41,7 @@ class Part:
         self.lib = ctypes.CDLL(str(library))
         for name in ("clock_start", "watchdogs_start", "watchdogs_wwdg_counter", "uart_divider", "uart_start",
                      "uart_send", "uart_packet", "uart_packet_done", "estop_step", "light_on", "pins_estop",
-                     "fdcan_timing", "fake_can_start", "fake_can_send",
+                     "fdcan_timing", "fake_can_start", "fake_can_send", "clock_start_usb", "usbfs_start", "usb_cdc_put",
                      "flash_erase", "flash_write", "flash_forgive"):  # fmt: skip
             getattr(self.lib, name).restype = ctypes.c_bool
         for name in ("clock_random", "watchdogs_iwdg_reload", "watchdogs_feed", "fdcan_nbtp", "fdcan_dbtp"):

@@ -6,6 +6,8 @@ No board is here. What these tests cannot show is listed in docs/firmware-bench.
 from __future__ import annotations
 
 import ctypes
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware_bridge.host import messages as m
-from tests.firmware.stm32 import Part, Timing, build_drivers, header_number
+from tests.firmware.stm32 import PORT, Part, Timing, build_drivers, header_number
 
 CLOCK = 170_000_000
 LIBRARY: list[Path] = []
@@ -27,6 +29,28 @@ def _library(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture
 def part() -> Part:
     return Part(LIBRARY[0])
+
+
+# ---- the register header ----
+
+CMSIS = Path(__file__).with_name("cmsis_stm32g474.tsv")
+# ARMv7-M has the first, the second are the layout of the packet memory's table, which the headers hold as expressions.
+ELSEWHERE = {"MPU_CTRL", "MPU_RNR", "MPU_RBAR", "MPU_RASR", "SCB_VTOR", "NVIC_ISPR", "USB_PMA_BYTES"} | {
+    "USB_TABLE_TX_ADDRESS", "USB_TABLE_TX_COUNT", "USB_TABLE_RX_ADDRESS", "USB_TABLE_RX_COUNT", "USB_TABLE_COUNT",
+}  # fmt: skip
+
+
+def test_every_register_and_constant_is_what_the_maker_says(tmp_path: Path) -> None:
+    rows = [line.split("\t") for line in CMSIS.read_text().splitlines() if not line.startswith("#")]
+    checks = "".join(f'_Static_assert(({ours}) == {value}, "{ours}: {theirs}");\n' for ours, theirs, value in rows)
+    (tmp_path / "check.c").write_text(f'#include "stm32g474.h"\n{checks}')
+    command = ["cc", "-std=c11", "-fsyntax-only", f"-I{PORT}", str(tmp_path / "check.c")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.stderr == ""
+    known = {ours.partition("(")[0] for ours, _, _ in rows}
+    header = (PORT / "stm32g474.h").read_text()
+    used = set(re.findall(r"^#define (\w+)[( ]", header, re.M)) | set(re.findall(r"\bIRQ_\w+(?= = )", header))
+    assert used - known == ELSEWHERE, "a new one gets its line in the table"
 
 
 # ---- clock ----
@@ -172,7 +196,7 @@ def test_the_flags_name_the_reset_and_are_cleared(part: Part, flags: int, cause:
 # ---- UART ----
 
 USART2, USART3 = header_number("USART2"), header_number("USART3")
-CR1, CR3, BRR, ISR, ICR, RDR, TDR = 0x00, 0x08, 0x0C, 0x1C, 0x20, 0x24, 0x28
+CR1, CR2, CR3, BRR, ISR, ICR, RDR, TDR = 0x00, 0x04, 0x08, 0x0C, 0x1C, 0x20, 0x24, 0x28
 
 
 @pytest.mark.parametrize("baud", [9600, 115_200, 921_600, 1_000_000, 2_000_000, 3_000_000, 10_000_000, 21_250_000])
@@ -213,6 +237,37 @@ def test_received_bytes_go_to_the_ring_and_an_overrun_is_counted_and_cleared(par
     result = part.lib.fake_received(buffer)
     assert buffer.raw[: result & 0xFFFF] == bytes([1, 0, 255]) and result >> 16 == 1
     assert (USART2 + ICR, 0xF) in part.puts()
+
+
+def test_a_stream_of_frames_wakes_for_every_fourth_byte_and_for_each_delimiter_at_once(part: Part) -> None:
+    assert part.lib.uart_start(0, 3_000_000, False)
+    assert part.registers[USART2 + CR1] & (1 << 14 | 1 << 5) == 1 << 14, "character match, no interrupt for each byte"
+    assert part.registers[USART2 + CR2] >> 24 == 0, "the delimiter of COBS"
+    assert (part.registers[USART2 + CR3] >> 25) & 15 == 2 | 8, "half of the FIFO, and its interrupt"
+    assert part.registers[USART2 + CR3] & 1, "errors too: nothing else reports an overrun now"
+    order = [a - USART2 for a, _ in part.puts(USART2 + CR2, USART2 + CR3, USART2 + CR1)]
+    assert order.index(CR2) < len(order) - 1 and order[-1] == CR1, "the character may only be set before the start"
+
+
+def test_a_bus_of_servos_has_no_delimiter_and_wakes_for_every_byte(part: Part) -> None:
+    assert part.lib.uart_start(2, 1_000_000, True)
+    assert part.registers[USART3 + CR1] & (1 << 14 | 1 << 5) == 1 << 5
+    assert not part.registers[USART3 + CR3] & 1 << 28
+
+
+def test_a_delimiter_that_comes_while_the_fifo_is_read_raises_the_interrupt_again(part: Part) -> None:
+    fifo = [7]
+    part.answers[USART2 + ISR] = lambda value: 1 << 5 if fifo else 0
+    part.answers[USART2 + RDR] = lambda value: fifo.pop(0)
+    part.lib.uart_interrupt(0)
+    clear = part.log.index(("put", USART2 + ICR, 1 << 17))
+    assert clear < next(i for i, (op, a, _) in enumerate(part.log) if (op, a) == ("get", USART2 + RDR))
+
+
+def test_an_interrupt_ends_even_if_bytes_never_do(part: Part) -> None:
+    part.registers[USART2 + ISR] = 1 << 5
+    part.lib.uart_interrupt(0)
+    assert sum((op, a) == ("get", USART2 + RDR) for op, a, _ in part.log) == 16
 
 
 def test_a_packet_on_the_servo_wire_goes_out_deaf_and_listens_after_its_last_bit(part: Part) -> None:
@@ -347,13 +402,19 @@ def test_a_rate_that_the_clock_does_not_divide_into_is_refused(part: Part, rate:
 
 
 def test_without_the_crystal_no_bus_starts(part: Part) -> None:
-    part.lib.fdcan_allow(False)
+    part.lib.fdcan_allow(0)
     assert part.lib.fake_can_start(0, 1_000_000, 5_000_000, 0x010, 0x0F0) is False
     assert part.puts() == []
 
 
+def test_a_bus_whose_pins_have_another_use_does_not_start(part: Part) -> None:
+    part.lib.fdcan_allow(2)
+    assert part.lib.fake_can_start(0, 1_000_000, 5_000_000, 0, 0) is False and part.puts() == []
+    assert part.lib.fake_can_start(1, 1_000_000, 0, 0, 0) is True
+
+
 def test_the_bus_is_set_up_in_initialisation_and_left_at_the_end(part: Part) -> None:
-    part.lib.fdcan_allow(True)
+    part.lib.fdcan_allow(3)
     assert part.lib.fake_can_start(0, 1_000_000, 5_000_000, 0x010, 0x0F0) is True
     control = [v for a, v in part.puts(CAN1 + 0x18)]
     assert control[0] & 1 and control[1] & 2, "INIT, then CCE"
@@ -366,7 +427,7 @@ def test_the_bus_is_set_up_in_initialisation_and_left_at_the_end(part: Part) -> 
 
 @pytest.mark.parametrize(("count", "code"), [(0, 0), (8, 8), (12, 9), (20, 11), (64, 15)])
 def test_a_frame_is_written_and_read_in_the_layout_of_the_message_ram(part: Part, count: int, code: int) -> None:
-    part.lib.fdcan_allow(True)
+    part.lib.fdcan_allow(3)
     part.lib.fake_can_start(0, 1_000_000, 5_000_000, 0, 0)
     data = bytes((7 * k + 1) & 255 for k in range(count))
     part.registers[CAN1 + 0xC4] = 2 << 16  # put index 2
@@ -390,7 +451,7 @@ def test_a_frame_is_written_and_read_in_the_layout_of_the_message_ram(part: Part
 
 
 def test_no_frame_is_sent_into_a_full_queue_or_off_the_bus_and_the_way_back_is_opened(part: Part) -> None:
-    part.lib.fdcan_allow(True)
+    part.lib.fdcan_allow(3)
     part.lib.fake_can_start(0, 1_000_000, 0, 0, 0)
     part.registers[CAN1 + 0xC4] = 1 << 21
     assert part.lib.fake_can_send(0, 1, 0, b"", 0) is False

@@ -13,8 +13,7 @@ from tests.repo.tracked import ROOT, tracked
 
 OURS = {"edge_wam", "firmware_bridge", "distill", "tests"}
 # Where it is not the name that is imported.
-DISTRIBUTION = {"serial": "pyserial", "google": "protobuf", "google_crc32c": "google-crc32c", "can": "python-can",
-                "yaml": "pyyaml"}  # fmt: skip
+DISTRIBUTION = {"serial": "pyserial", "google": "protobuf", "google_crc32c": "google-crc32c", "can": "python-can"}
 # Needed by what we import, without being imported by us.
 INDIRECT = {
     "packaging": "metaworld imports it and does not declare it",
@@ -22,8 +21,6 @@ INDIRECT = {
     "onnxscript": "torch.onnx.export needs it",
 }
 TOOLS = {"ruff", "mypy", "import-linter", "codespell", "pytest-timeout"}  # run, not imported
-
-CHECKOUTS = {"groot"}  # the public reference, from a folder given by hand when golden numbers are made anew
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -67,7 +64,7 @@ def test_the_datacentre_imports_what_it_declares() -> None:
 
 
 def test_the_tests_import_what_they_declare() -> None:
-    foreign = _imported(_python("tests/")) - CORE - EXTRA["sim"] - EXTRA["distill"] - CHECKOUTS
+    foreign = _imported(_python("tests/")) - CORE - EXTRA["sim"] - EXTRA["distill"]
     assert foreign == EXTRA["dev"] - TOOLS - set(INDIRECT)
 
 

@@ -56,7 +56,7 @@ static void uart_interrupt(uint32_t stream)
     uint32_t status = UART_LSR(base);
     while ((status & 1u) != 0u) {
         if ((status & 2u) != 0u) {
-            ring_overrun();
+            ring_overrun(stream);
         }
         ring_put(stream, (uint8_t)UART_DATA(base));
         status = UART_LSR(base);

@@ -11,6 +11,9 @@
 #ifdef PORT_SERVO
 #include "servo.h"
 #endif
+#ifdef PORT_USB
+#include "usb_cdc.h"
+#endif
 
 #ifndef EW_BUILD_ID
 #error "build with firmware_bridge/mcu/build.py, which passes EW_BUILD_ID"
@@ -220,6 +223,9 @@ static void name_the_reset(void)
 /* What hangs on the board beside the two streams. True: there is more to do at once. */
 static bool turn_buses(void)
 {
+#ifdef PORT_USB
+    usb_cdc_turn();
+#endif
 #ifdef PORT_SERVO
     servo_turn(&core, board_now_us());
 #endif

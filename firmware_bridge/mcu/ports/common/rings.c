@@ -18,14 +18,14 @@ typedef struct {
     stamp_t stamps[STAMPS];
     volatile uint32_t stamp_head;
     volatile uint32_t stamp_tail;
+    volatile uint32_t overruns; /* a ring's own: interrupts of several priorities count */
 } ring_t;
 
 static ring_t rings[BOARD_STREAMS];
-static volatile uint32_t overruns;
 
-void ring_overrun(void)
+void ring_overrun(uint32_t stream)
 {
-    overruns++;
+    rings[stream].overruns++;
 }
 
 /* What ends a frame: a zero, on slcan the end of a line. */
@@ -34,20 +34,51 @@ static uint8_t delimiter_of(uint32_t stream)
     return (stream > BOARD_DRIVE) ? 13u : 0u;
 }
 
+/* A frame ends at this position, now. */
+static void stamp(ring_t *ring, uint32_t at)
+{
+    if ((ring->stamp_head - ring->stamp_tail) < STAMPS) {
+        ring->stamps[ring->stamp_head % STAMPS].at = at;
+        ring->stamps[ring->stamp_head % STAMPS].us = board_now_us();
+        ring->stamp_head++;
+    }
+}
+
 void ring_put(uint32_t stream, uint8_t byte)
 {
     ring_t *ring = &rings[stream];
     if ((ring->head - ring->tail) == RING_BYTES) {
-        overruns++;
+        ring->overruns++;
         return;
     }
     ring->bytes[ring->head % RING_BYTES] = byte;
-    if ((byte == delimiter_of(stream)) && ((ring->stamp_head - ring->stamp_tail) < STAMPS)) {
-        ring->stamps[ring->stamp_head % STAMPS].at = ring->head;
-        ring->stamps[ring->stamp_head % STAMPS].us = board_now_us();
-        ring->stamp_head++;
+    if (byte == delimiter_of(stream)) {
+        stamp(ring, ring->head);
     }
     ring->head++;
+}
+
+void ring_write(uint32_t stream, const uint8_t *bytes, uint32_t count)
+{
+    ring_t *ring = &rings[stream];
+    const uint8_t delimiter = delimiter_of(stream);
+    const uint32_t first = ring->head;
+    const uint32_t room = RING_BYTES - (first - ring->tail);
+    const uint32_t taken = (count < room) ? count : room;
+    for (uint32_t i = 0u; i < taken; i++) {
+        ring->bytes[(first + i) % RING_BYTES] = bytes[i];
+        if (bytes[i] == delimiter) {
+            stamp(ring, first + i);
+        }
+    }
+    ring->head = first + taken;
+    ring->overruns += count - taken;
+}
+
+uint32_t ring_room(uint32_t stream)
+{
+    const ring_t *ring = &rings[stream];
+    return RING_BYTES - (ring->head - ring->tail);
 }
 
 int32_t ring_get(uint32_t stream, uint64_t *stamp_us)
@@ -80,7 +111,11 @@ bool rings_empty(void)
 
 uint32_t rings_overruns(void)
 {
-    return overruns;
+    uint32_t sum = 0u;
+    for (uint32_t stream = 0u; stream < BOARD_STREAMS; stream++) {
+        sum += rings[stream].overruns;
+    }
+    return sum;
 }
 
 void rings_sleep(void)

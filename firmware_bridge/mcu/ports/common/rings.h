@@ -6,8 +6,12 @@
 
 /* For interrupts: keeps a byte, or counts it as overrun; a delimiter is kept with the time it came. */
 void ring_put(uint32_t stream, uint8_t byte);
+/* The same for several, in one go. */
+void ring_write(uint32_t stream, const uint8_t *bytes, uint32_t count);
 /* For interrupts: the UART itself lost something. */
-void ring_overrun(void);
+void ring_overrun(uint32_t stream);
+/* Bytes that the ring still takes. */
+uint32_t ring_room(uint32_t stream);
 
 /* For the main loop: next byte of a stream, or -1. For a delimiter *stamp_us is its time of arrival. */
 int32_t ring_get(uint32_t stream, uint64_t *stamp_us);

@@ -83,7 +83,7 @@ static void uart_interrupt(uint32_t stream)
     UART_MASK(base) = MASK_RECEIVE; /* a transmit interrupt has done its work: it ended the sleep */
     if ((UART_ERRORS(base) & 8u) != 0u) {
         UART_ERRORS(base) = 0u;
-        ring_overrun();
+        ring_overrun(stream);
     }
     while ((UART_FLAGS(base) & 0x10u) == 0u) {
         ring_put(stream, (uint8_t)UART_DATA(base));

@@ -57,7 +57,7 @@ static void receive_interrupt(uint32_t stream)
     UART_CLEAR(base) = 0xFu;
     if ((UART_STATE(base) & 8u) != 0u) {
         UART_STATE(base) = 8u;
-        ring_overrun();
+        ring_overrun(stream);
     }
     while ((UART_STATE(base) & 2u) != 0u) {
         ring_put(stream, (uint8_t)UART_DATA(base));

@@ -9,6 +9,10 @@
 #include "rings.h"
 #include "stm32g474.h"
 #include "uart.h"
+#ifdef PORT_USB
+#include "usb_cdc.h"
+#include "usbfs.h"
+#endif
 #include "watchdogs.h"
 
 #ifndef PORT_LINK_BAUD
@@ -16,6 +20,12 @@
 #endif
 #ifndef PORT_DRIVE_BAUD
 #define PORT_DRIVE_BAUD 1000000u
+#endif
+
+#ifdef PORT_USB
+#define CAN_BUSES 2u /* the motor drives'; the pins of the other are the USB's */
+#else
+#define CAN_BUSES 3u
 #endif
 
 #define SERVO_BAUD 1000000u /* of STS and SCS servos as delivered */
@@ -27,6 +37,7 @@ static bool crystal;
 void Usart1_Handler(void);
 void Usart2_Handler(void);
 void Usart3_Handler(void);
+void Usb_Handler(void);
 void Pvd_Handler(void);
 
 uint64_t board_now_us(void)
@@ -60,8 +71,20 @@ void Usart3_Handler(void)
     uart_interrupt(BOARD_SERVO);
 }
 
+#ifdef PORT_USB
+void Usb_Handler(void)
+{
+    usbfs_interrupt();
+}
+#endif
+
 bool board_send(uint32_t stream, uint8_t byte)
 {
+#ifdef PORT_USB
+    if (stream == BOARD_LINK) {
+        return usb_cdc_put(byte);
+    }
+#endif
     return uart_send(stream, byte);
 }
 
@@ -106,22 +129,31 @@ void board_start(void)
     crystal = clock_start();
     clock_start_counter();
     start_memory_protection();
+#ifdef PORT_USB
+    (void)usbfs_start();
+#else
     (void)uart_start(BOARD_LINK, PORT_LINK_BAUD, false);
+#endif
     (void)uart_start(BOARD_DRIVE, PORT_DRIVE_BAUD, false);
     (void)uart_start(BOARD_SERVO, SERVO_BAUD, true);
-    fdcan_allow(crystal);
+    fdcan_allow(crystal ? CAN_BUSES : 0u);
     /* 16 priorities in the upper four bits. The first watchdog stage comes before everything. */
     NVIC_PRIORITY(IRQ_WWDG) = 0x00u;
     NVIC_PRIORITY(IRQ_PVD) = 0x10u;
     NVIC_PRIORITY(IRQ_USART1) = 0x40u;
-    NVIC_PRIORITY(IRQ_USART2) = 0x40u;
+    NVIC_PRIORITY(IRQ_USART2) = 0x30u; /* at 3 Mbaud four more bytes fill its FIFO in 13 us: it waits for nobody */
     NVIC_PRIORITY(IRQ_USART3) = 0x40u;
+    NVIC_PRIORITY(IRQ_USB_LP) = 0x40u;
     NVIC_PRIORITY(IRQ_FDCAN1) = 0x40u;
     NVIC_PRIORITY(IRQ_FDCAN2) = 0x40u;
     SHPR3 = 0x80000000u; /* SysTick */
     NVIC_ENABLE(IRQ_WWDG);
     NVIC_ENABLE(IRQ_USART1);
+#ifdef PORT_USB
+    NVIC_ENABLE(IRQ_USB_LP);
+#else
     NVIC_ENABLE(IRQ_USART2);
+#endif
     NVIC_ENABLE(IRQ_USART3);
     NVIC_ENABLE(IRQ_FDCAN1);
     NVIC_ENABLE(IRQ_FDCAN2);

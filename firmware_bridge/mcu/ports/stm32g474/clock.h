@@ -12,6 +12,9 @@ bool clock_start(void);
 /* TIM2 counts microseconds, 32 bits. */
 void clock_start_counter(void);
 
+/* 48 MHz for USB: HSI48, which the host's frames, one a ms, trim to 0.25 %. False: it does not start. */
+bool clock_start_usb(void);
+
 /* Random 32 bits from the hardware generator; 0 if it does not deliver or its own tests failed. */
 uint32_t clock_random(void);
 

@@ -37,11 +37,11 @@ typedef struct {
 } bus_t;
 
 static bus_t buses[INSTANCES];
-static bool allowed;
+static uint32_t allowed;
 
-void fdcan_allow(bool crystal)
+void fdcan_allow(uint32_t mask)
 {
-    allowed = crystal;
+    allowed = mask;
 }
 
 bool fdcan_timing(uint32_t clock_hz, uint32_t rate_hz, uint32_t sample, const fdcan_range_t *range, fdcan_timing_t *timing)
@@ -128,7 +128,7 @@ static bool make_timing(uint32_t bus, const can_hal_config_t *config)
 
 bool can_hal_start(uint32_t bus, const can_hal_config_t *config)
 {
-    if (!allowed) {
+    if (((allowed >> bus) & 1u) == 0u) {
         return false;
     }
     reg_field(RCC_CCIPR, RCC_CCIPR_FDCAN_SHIFT, 2u, 2u);

@@ -4,8 +4,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* CAN needs the crystal: without it no bus starts. */
-void fdcan_allow(bool crystal);
+/* The buses that may start, one bit each: none without the crystal, and none whose pins have another use. */
+void fdcan_allow(uint32_t mask);
 
 void Fdcan1_Handler(void);
 void Fdcan2_Handler(void);

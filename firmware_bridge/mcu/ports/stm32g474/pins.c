@@ -35,8 +35,10 @@ static const pin_t table[] = {
     {GPIOC, 4u, ALTERNATE, 7u, NO_PULL, 2u, false},
     {GPIOB, 10u, ALTERNATE, 7u, PULL_UP, 2u, true},
     {GPIOC, 5u, ALTERNATE, 7u, PULL_UP, 0u, false},
+#ifndef PORT_USB /* which takes them by itself when it is switched on */
     {GPIOA, 11u, ALTERNATE, 9u, PULL_UP, 0u, false},
     {GPIOA, 12u, ALTERNATE, 9u, NO_PULL, 3u, false},
+#endif
     {GPIOB, 12u, ALTERNATE, 9u, PULL_UP, 0u, false},
     {GPIOB, 13u, ALTERNATE, 9u, NO_PULL, 3u, false},
     {GPIOC, ESTOP_A, INPUT, 0u, PULL_DOWN, 0u, false},

@@ -6,8 +6,8 @@
  *   PB10 USART3 TX   servo bus, one open-drain wire for both ways
  *   PC4  USART1 TX   drive stream to a plant (Arduino D1)
  *   PC5  USART1 RX   (Arduino D0)
- *   PA11 FDCAN1 RX   host link over CAN, to an external transceiver
- *   PA12 FDCAN1 TX
+ *   PA11 FDCAN1 RX   host link over CAN, to an external transceiver; with PORT_USB: USB D-
+ *   PA12 FDCAN1 TX                                                   with PORT_USB: USB D+
  *   PB12 FDCAN2 RX   CAN motor drives, to an external transceiver
  *   PB13 FDCAN2 TX
  *   PC8  input       emergency stop, channel A: normally closed to 3V3, pull-down. Low: stop

@@ -7,6 +7,8 @@
 #ifdef EW_FAKE_REGISTERS
 uint32_t reg_get(uint32_t address);
 void reg_put(uint32_t address, uint32_t value);
+uint32_t reg16_get(uint32_t address);
+void reg16_put(uint32_t address, uint32_t value);
 #else
 static inline uint32_t reg_get(uint32_t address)
 {
@@ -16,6 +18,17 @@ static inline uint32_t reg_get(uint32_t address)
 static inline void reg_put(uint32_t address, uint32_t value)
 {
     *(volatile uint32_t *)(uintptr_t)address = value;
+}
+
+/* For what takes accesses of 16 bits only. */
+static inline uint32_t reg16_get(uint32_t address)
+{
+    return *(volatile uint16_t *)(uintptr_t)address;
+}
+
+static inline void reg16_put(uint32_t address, uint32_t value)
+{
+    *(volatile uint16_t *)(uintptr_t)address = (uint16_t)value;
 }
 #endif
 

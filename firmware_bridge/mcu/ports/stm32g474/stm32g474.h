@@ -29,9 +29,11 @@
 #define RCC_AHB2ENR_RNG (1u << 26)
 #define RCC_APB1ENR1 0x40021058u
 #define RCC_APB1ENR1_TIM2 (1u << 0)
+#define RCC_APB1ENR1_CRS (1u << 8)
 #define RCC_APB1ENR1_WWDG (1u << 11)
 #define RCC_APB1ENR1_USART2 (1u << 17)
 #define RCC_APB1ENR1_USART3 (1u << 18)
+#define RCC_APB1ENR1_USB (1u << 23)
 #define RCC_APB1ENR1_FDCAN (1u << 25)
 #define RCC_APB1ENR1_PWR (1u << 28)
 #define RCC_APB2ENR 0x40021060u
@@ -120,11 +122,17 @@
 #define USART_CR1_TE (1u << 3)
 #define USART_CR1_RXFNEIE (1u << 5)
 #define USART_CR1_TCIE (1u << 6)
+#define USART_CR1_CMIE (1u << 14)
 #define USART_CR1_OVER8 (1u << 15)
 #define USART_CR1_FIFOEN (1u << 29)
+#define USART_CR2 0x04u
+#define USART_CR2_ADD_SHIFT 24u /* the character to watch for */
 #define USART_CR3 0x08u
+#define USART_CR3_EIE (1u << 0)
 #define USART_CR3_HDSEL (1u << 3)
 #define USART_CR3_TXFTIE (1u << 23)
+#define USART_CR3_RXFTCFG_SHIFT 25u /* 2: half of the FIFO is filled */
+#define USART_CR3_RXFTIE (1u << 28)
 #define USART_CR3_TXFTCFG_SHIFT 29u /* 2: half of the FIFO is free */
 #define USART_BRR 0x0Cu
 #define USART_ISR 0x1Cu
@@ -135,6 +143,7 @@
 #define USART_ISR_TXFNF (1u << 7)
 #define USART_ICR 0x20u
 #define USART_ICR_TCCF (1u << 6)
+#define USART_ICR_CMCF (1u << 17)
 #define USART_RDR 0x24u
 #define USART_TDR 0x28u
 
@@ -202,7 +211,70 @@
 #define FDCAN_RAM_TX 0x278u
 #define FDCAN_ELEMENT 0x48u /* bytes of an element: two words and 64 bytes */
 
-/* Cortex-M4: MPU (B3.5), DWT (C1.8) of the ARMv7-M manual */
+/* CRS, section 8: trims HSI48 */
+#define CRS_CR 0x40002000u
+#define CRS_CR_CEN (1u << 5)
+#define CRS_CR_AUTOTRIMEN (1u << 6)
+#define CRS_CFGR 0x40002004u
+#define CRS_CFGR_RELOAD_SHIFT 0u
+#define CRS_CFGR_FELIM_SHIFT 16u
+#define CRS_CFGR_SYNCSRC_SHIFT 28u /* 2: start of frame of the USB */
+
+/* USB FS device, section 45. Its registers and its packet memory take accesses of 16 bits */
+#define USB_BASE 0x40005C00u
+#define USB_EP(n) (USB_BASE + (4u * (n)))
+#define USB_EP_EA 0x000Fu
+#define USB_EP_STAT_TX 0x0030u
+#define USB_EP_TX_STALL 0x0010u
+#define USB_EP_TX_NAK 0x0020u
+#define USB_EP_TX_VALID 0x0030u
+#define USB_EP_DTOG_TX 0x0040u
+#define USB_EP_CTR_TX 0x0080u
+#define USB_EP_KIND 0x0100u
+#define USB_EP_TYPE 0x0600u
+#define USB_EP_TYPE_BULK 0x0000u
+#define USB_EP_TYPE_CONTROL 0x0200u
+#define USB_EP_TYPE_INTERRUPT 0x0600u
+#define USB_EP_SETUP 0x0800u
+#define USB_EP_STAT_RX 0x3000u
+#define USB_EP_RX_STALL 0x1000u
+#define USB_EP_RX_NAK 0x2000u
+#define USB_EP_RX_VALID 0x3000u
+#define USB_EP_DTOG_RX 0x4000u
+#define USB_EP_CTR_RX 0x8000u
+#define USB_CNTR 0x40005C40u
+#define USB_CNTR_FRES 0x0001u
+#define USB_CNTR_FSUSP 0x0008u
+#define USB_CNTR_RESETM 0x0400u
+#define USB_CNTR_SUSPM 0x0800u
+#define USB_CNTR_WKUPM 0x1000u
+#define USB_CNTR_PMAOVRM 0x4000u
+#define USB_CNTR_CTRM 0x8000u
+#define USB_ISTR 0x40005C44u
+#define USB_ISTR_EP_ID 0x000Fu
+#define USB_ISTR_RESET 0x0400u
+#define USB_ISTR_SUSP 0x0800u
+#define USB_ISTR_WKUP 0x1000u
+#define USB_ISTR_PMAOVR 0x4000u
+#define USB_ISTR_CTR 0x8000u
+#define USB_DADDR 0x40005C4Cu
+#define USB_DADDR_EF 0x0080u
+#define USB_BTABLE 0x40005C50u
+#define USB_BCDR 0x40005C58u
+#define USB_BCDR_DPPU 0x8000u
+#define USB_PMA 0x40006000u
+#define USB_PMA_BYTES 1024u
+#define USB_TABLE_TX_ADDRESS 0u
+#define USB_TABLE_TX_COUNT 2u
+#define USB_TABLE_RX_ADDRESS 4u
+#define USB_TABLE_RX_COUNT 6u
+#define USB_TABLE_COUNT 0x3FFu
+
+/* Unique number of the part, 96 bits, section 47.1 */
+#define UID 0x1FFF7590u
+
+/* Cortex-M4: NVIC (B3.4), MPU (B3.5), DWT (C1.8) of the ARMv7-M manual */
+#define NVIC_ISPR(number) (0xE000E200u + (4u * ((number) / 32u)))
 #define MPU_CTRL 0xE000ED94u
 #define MPU_RNR 0xE000ED98u
 #define MPU_RBAR 0xE000ED9Cu
@@ -210,6 +282,9 @@
 #define SCB_VTOR 0xE000ED08u
 
 /* Interrupts, table 97 of RM0440 */
-enum { IRQ_WWDG = 0, IRQ_PVD = 1, IRQ_FDCAN1 = 21, IRQ_USART1 = 37, IRQ_USART2 = 38, IRQ_USART3 = 39, IRQ_FDCAN2 = 86, IRQ_COUNT = 102 };
+enum {
+    IRQ_WWDG = 0, IRQ_PVD = 1, IRQ_USB_LP = 20, IRQ_FDCAN1 = 21, IRQ_USART1 = 37, IRQ_USART2 = 38, IRQ_USART3 = 39,
+    IRQ_FDCAN2 = 86, IRQ_COUNT = 102
+};
 
 #endif

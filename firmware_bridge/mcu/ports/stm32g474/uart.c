@@ -6,6 +6,9 @@
 #include "rings.h"
 #include "stm32g474.h"
 
+#define DELIMITER 0u /* of COBS frames */
+#define BURST 16u    /* bytes taken in one interrupt: the FIFO twice */
+
 typedef struct {
     uint32_t base;
     uint32_t enable; /* register of the clock enable */
@@ -55,10 +58,15 @@ bool uart_start(uint32_t stream, uint32_t baud, bool half_duplex)
     (void)reg_get(usarts[stream].enable); /* the peripheral answers two clocks after its enable */
     reg_put(base + USART_CR1, 0u);
     reg_put(base + USART_BRR, brr);
-    reg_put(base + USART_CR3, (2u << USART_CR3_TXFTCFG_SHIFT) | (half_duplex ? USART_CR3_HDSEL : 0u));
-    const uint32_t mode = USART_CR1_FIFOEN | (over8 ? USART_CR1_OVER8 : 0u);
-    reg_put(base + USART_CR1, mode | USART_CR1_RE | USART_CR1_TE | USART_CR1_RXFNEIE);
-    reg_put(base + USART_CR1, mode | USART_CR1_RE | USART_CR1_TE | USART_CR1_RXFNEIE | USART_CR1_UE);
+    /* Of a stream of frames nothing is of use before its delimiter: an interrupt for that, and for every fourth byte. A bus of
+     * servos has no delimiter: one for every byte. */
+    const uint32_t wake = half_duplex ? USART_CR3_HDSEL : (USART_CR3_RXFTIE | (2u << USART_CR3_RXFTCFG_SHIFT));
+    reg_put(base + USART_CR2, DELIMITER << USART_CR2_ADD_SHIFT);
+    reg_put(base + USART_CR3, (2u << USART_CR3_TXFTCFG_SHIFT) | USART_CR3_EIE | wake);
+    const uint32_t mode = USART_CR1_FIFOEN | USART_CR1_RE | USART_CR1_TE | (over8 ? USART_CR1_OVER8 : 0u) |
+                          (half_duplex ? USART_CR1_RXFNEIE : USART_CR1_CMIE);
+    reg_put(base + USART_CR1, mode);
+    reg_put(base + USART_CR1, mode | USART_CR1_UE);
     return true;
 }
 
@@ -122,18 +130,23 @@ static void move_packet(uint32_t base, uint32_t status)
 void uart_interrupt(uint32_t stream)
 {
     const uint32_t base = usarts[stream].base;
+    uint8_t bytes[BURST];
+    uint32_t count = 0u;
+    reg_put(base + USART_ICR, USART_ICR_CMCF); /* before the FIFO is read: a delimiter that comes now raises it again */
     uint32_t status = reg_get(base + USART_ISR);
     reg_clear(base + USART_CR3, USART_CR3_TXFTIE); /* it has done its work: it ended the sleep */
     if ((status & USART_ISR_ERRORS) != 0u) {
         reg_put(base + USART_ICR, USART_ISR_ERRORS);
         if ((status & USART_ISR_ORE) != 0u) {
-            ring_overrun();
+            ring_overrun(stream);
         }
     }
-    while ((status & USART_ISR_RXFNE) != 0u) {
-        ring_put(stream, (uint8_t)reg_get(base + USART_RDR));
+    while ((count < BURST) && ((status & USART_ISR_RXFNE) != 0u)) {
+        bytes[count] = (uint8_t)reg_get(base + USART_RDR);
+        count++;
         status = reg_get(base + USART_ISR);
     }
+    ring_write(stream, bytes, count);
     if (stream == BOARD_SERVO) {
         move_packet(base, status);
     }

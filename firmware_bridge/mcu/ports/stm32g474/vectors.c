@@ -6,6 +6,7 @@ void Usart1_Handler(void);
 void Usart2_Handler(void);
 void Usart3_Handler(void);
 void Pvd_Handler(void);
+void Usb_Handler(void);
 void Fdcan1_Handler(void);
 void Fdcan2_Handler(void);
 void Wwdg_Handler(void);
@@ -45,6 +46,9 @@ __attribute__((section(".vectors"), used)) const vectors_t vectors = {
     {
         [IRQ_WWDG] = Wwdg_Handler,
         [IRQ_PVD] = Pvd_Handler,
+#ifdef PORT_USB
+        [IRQ_USB_LP] = Usb_Handler,
+#endif
         [IRQ_FDCAN1] = Fdcan1_Handler,
         [IRQ_USART1] = Usart1_Handler,
         [IRQ_USART2] = Usart2_Handler,
