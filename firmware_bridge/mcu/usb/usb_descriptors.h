@@ -5,7 +5,7 @@
 
 #define USB_SERIAL_WORDS 3u /* unique number of the part, 96 bits */
 
-/* The bytes of a descriptor, and how many in *count. 0: there is none of this type and index. A string lies in a buffer that
+/* The bytes of a descriptor, and how many in *count. NULL: there is none of this type and index. A string lies in a buffer that
  * the next string overwrites. */
 const uint8_t *usb_descriptor(uint16_t type_and_index, uint32_t *count);
 

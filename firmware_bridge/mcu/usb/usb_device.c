@@ -4,6 +4,8 @@
 #include "usb_descriptors.h"
 #include "usb_hal.h"
 
+#include <stddef.h>
+
 #define LINE_CODING_BYTES 7u
 #define ADDRESS_MAX 127u
 #define SELF_POWERED 1u
@@ -108,7 +110,7 @@ static verdict_t answer_with(const uint8_t *bytes, uint32_t count)
 {
     device.bytes = bytes;
     device.left = count;
-    return (bytes != 0) ? ANSWER : REFUSED;
+    return (bytes != NULL) ? ANSWER : REFUSED;
 }
 
 static verdict_t answer_byte(uint8_t low, uint32_t count)
@@ -173,7 +175,7 @@ static verdict_t set_address(const request_t *request)
 
 static verdict_t get_status_of_endpoint(uint16_t address)
 {
-    if ((address == USB_CONTROL) || (address == (USB_IN | USB_CONTROL))) {
+    if ((address == USB_CONTROL) || (address == USB_IN)) {
         return answer_byte(0u, 2u);
     }
     const uint8_t bit = halt_bit(address);
