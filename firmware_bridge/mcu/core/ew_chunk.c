@@ -46,11 +46,6 @@ static void decode_samples(ew_t *ew, const ew_chunk_t *m)
     }
 }
 
-static int64_t magnitude(int64_t value)
-{
-    return (value < 0) ? -value : value;
-}
-
 /* Whether a knot may follow the one before it: inside the position limits, no more than `most` away, not too fast. With
  * velocities given the control points of the curve (a third of the way at the knot's velocity, to either side) must be inside
  * too: the curve between knots lies among them. */
@@ -64,7 +59,7 @@ static bool knot_good(const ew_t *ew, size_t k, uint8_t axis, int64_t most)
     const int64_t high = limits->position_max;
     bool good = (q >= low) && (q <= high);
     if (k > 0u) {
-        good = good && (magnitude(q - plan->sample[i - ew->axes]) <= most);
+        good = good && (ew_magnitude(q - plan->sample[i - ew->axes]) <= most);
     }
     if (plan->interpolation == EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY) {
         const int64_t v = plan->sample[((size_t)plan->n * ew->axes) + i];
@@ -73,7 +68,7 @@ static bool knot_good(const ew_t *ew, size_t k, uint8_t axis, int64_t most)
         const bool next_in = ((k + 1u) == plan->n) || (((q + third) >= (low - slack)) && ((q + third) <= (high + slack)));
         const bool last_in = (k == 0u) || (((q - third) >= (low - slack)) && ((q - third) <= (high + slack)));
         good = good && next_in && last_in &&
-               (magnitude(v) <= ((int64_t)limits->velocity_max + (int64_t)limits->velocity_lsb));
+               (ew_magnitude(v) <= ((int64_t)limits->velocity_max + (int64_t)limits->velocity_lsb));
     }
     return good;
 }

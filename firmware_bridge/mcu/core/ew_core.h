@@ -74,6 +74,7 @@ struct ew {
     bool locked;
     uint8_t axes;           /* committed */
     ew_axis_limits_t bounds[EW_MAX_AXES];
+    ew_axis_limits_t watched[EW_MAX_AXES]; /* the complement of bounds: what the commanded state is judged by */
     uint32_t jump_max[EW_MAX_AXES];
 
     /* motion */
@@ -185,6 +186,7 @@ int32_t ew_setpoint_velocity(const ew_t *ew, uint8_t axis); /* micro-units/s */
 
 /* ew_limits.c */
 void ew_bounds_of(const ew_limits_t *limits, ew_axis_limits_t *bounds); /* per second to per tick */
+ew_axis_limits_t ew_bounds_inverted(const ew_axis_limits_t *bounds);    /* every bit the other way */
 void ew_unlock_limits(ew_t *ew); /* forgets the table: drives are SIM, stops have no second stage */
 
 /* ew_commands.c */

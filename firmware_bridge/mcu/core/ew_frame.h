@@ -15,9 +15,18 @@ size_t ew_cobs_encode(const uint8_t *in, size_t count, uint8_t *out);
 /* Decodes; out may be in. Returns the decoded length, 0 when the input is not COBS or does not fit in capacity. */
 size_t ew_cobs_decode(const uint8_t *in, size_t count, uint8_t *out, size_t capacity);
 
+/* Between two bytes of a frame. */
 typedef struct {
-    uint8_t bytes[EW_MAX_ENCODED_BYTES];
+    uint8_t left; /* bytes to come in this block */
+    bool zero;    /* the block before this one stands for a zero behind it */
+} ew_cobs_t;
+
+typedef struct {
+    uint8_t bytes[EW_MAX_ENCODED_BYTES]; /* decoded */
     size_t count;
+    size_t encoded; /* bytes since the last delimiter, of which count were made */
+    ew_cobs_t cobs;
+    uint32_t crc;   /* over all that was decoded */
     bool overlong;
     uint32_t oversize; /* frames dropped because they were too long */
     uint32_t bad;      /* frames with broken COBS or CRC */

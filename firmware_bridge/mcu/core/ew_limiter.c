@@ -15,11 +15,6 @@ static int64_t clamp(int64_t value, int64_t low, int64_t high)
     return result;
 }
 
-static int64_t magnitude(int64_t value)
-{
-    return (value < 0) ? -value : value;
-}
-
 /* ---- the braking envelope ---- */
 
 int64_t ew_brake_way(uint32_t speed, uint32_t acceleration)
@@ -35,7 +30,7 @@ bool ew_limiter_holds(int64_t position, int64_t velocity, const ew_axis_limits_t
         return false;
     }
     const int64_t room = (velocity > 0) ? (limits->position_max - position) : (position - limits->position_min);
-    return ew_brake_way((uint32_t)magnitude(velocity), (uint32_t)limits->acceleration_max) <= room;
+    return ew_brake_way((uint32_t)ew_magnitude(velocity), (uint32_t)limits->acceleration_max) <= room;
 }
 
 bool ew_limiter_commit(ew_axis_motion_t *axis, int64_t velocity, const ew_axis_limits_t *limits)
@@ -110,7 +105,7 @@ static state_t after(const ew_axis_motion_t *axis, int64_t jerk)
 static bool stoppable(state_t *state, const ew_axis_limits_t *limits)
 {
     const int64_t fastest = limits->velocity_max;
-    if ((magnitude(state->acceleration) > limits->acceleration_max) || (magnitude(state->velocity) > fastest) ||
+    if ((ew_magnitude(state->acceleration) > limits->acceleration_max) || (ew_magnitude(state->velocity) > fastest) ||
         (state->position < limits->position_min) || (state->position > limits->position_max)) {
         return false;
     }
@@ -118,7 +113,7 @@ static bool stoppable(state_t *state, const ew_axis_limits_t *limits)
     ew_stop_plan((int32_t)state->velocity, (int32_t)state->acceleration, limits->acceleration_max, limits->jerk_max,
                  &state->stop, &path);
     state->end = state->position + path.end;
-    return (magnitude(path.turn) <= fastest) && ((state->position + path.low) >= limits->position_min) &&
+    return (ew_magnitude(path.turn) <= fastest) && ((state->position + path.low) >= limits->position_min) &&
            ((state->position + path.high) <= limits->position_max);
 }
 
@@ -203,9 +198,9 @@ static int64_t best_jerk(const aim_t *aim, int64_t least, int64_t most, int32_t 
     for (uint32_t i = 0u; (i < CHORDS) && ((high - low) > 1); i++) {
         const int64_t middle = chord(low, high, -under, over - under);
         const int64_t missed = miss(aim, middle);
-        if (magnitude(missed) < least_missed) {
+        if (ew_magnitude(missed) < least_missed) {
             best = middle;
-            least_missed = magnitude(missed);
+            least_missed = ew_magnitude(missed);
         }
         /* The end that stays counts half the next time (the Illinois rule): both ends close in. */
         if (missed > 0) {
@@ -246,8 +241,8 @@ static aim_t aim_at(const ew_axis_motion_t *axis, const ew_target_t *target, con
     const int64_t jerk = clamp(target->jerk, -j, j);
     /* More than half of the limits is not credited to the target: the rest is needed to get back to it. */
     aim.acceleration = clamp(clamp(target->next_acceleration, -a, a) - jerk, -(a / 2), a / 2);
-    aim.relative_acceleration_max = (int32_t)(a - magnitude(aim.acceleration));
-    const int64_t spare = j - magnitude(jerk);
+    aim.relative_acceleration_max = (int32_t)(a - ew_magnitude(aim.acceleration));
+    const int64_t spare = j - ew_magnitude(jerk);
     aim.relative_jerk_max = (int32_t)((spare > ((j + 3) / 4)) ? spare : ((j + 3) / 4));
     aim.rest = target->rest;
     aim.fence = 0;
@@ -268,14 +263,14 @@ static bool follow_exactly(ew_axis_motion_t *axis, const ew_target_t *target, co
     const ew_axis_limits_t *limits = aim->limits;
     const int64_t j = limits->jerk_max;
     const int64_t jerk = ((target->position - axis->position) - axis->velocity) - axis->acceleration;
-    if (magnitude(jerk) > j) {
+    if (ew_magnitude(jerk) > j) {
         return false;
     }
     state_t next = after(axis, jerk);
     const int64_t ahead = next.velocity - target->step;
     const int64_t then = target->next_acceleration - ahead; /* the acceleration that the second step needs */
-    if ((magnitude(then) > limits->acceleration_max) || (magnitude(then - next.acceleration) > j) ||
-        (magnitude(ahead + target->jerk) > j) || !stoppable(&next, limits) || beyond_fence(aim, next.end)) {
+    if ((ew_magnitude(then) > limits->acceleration_max) || (ew_magnitude(then - next.acceleration) > j) ||
+        (ew_magnitude(ahead + target->jerk) > j) || !stoppable(&next, limits) || beyond_fence(aim, next.end)) {
         return false;
     }
     take(axis, &next, limits);
@@ -293,7 +288,7 @@ static void approach(ew_axis_motion_t *axis, int64_t jerk, const ew_axis_limits_
     int64_t good = stopping_jerk(axis, limits);
     int64_t bad = jerk;
     bool found = false;
-    for (uint32_t i = 0u; (i < HALVINGS) && (magnitude(bad - good) > 1); i++) {
+    for (uint32_t i = 0u; (i < HALVINGS) && (ew_magnitude(bad - good) > 1); i++) {
         const int64_t middle = good + ((bad - good) / 2);
         state_t next = after(axis, middle);
         if (stoppable(&next, limits)) {

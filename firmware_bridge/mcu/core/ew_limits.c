@@ -102,10 +102,18 @@ void ew_bounds_of(const ew_limits_t *limits, ew_axis_limits_t *bounds)
         ew_limiter_useful_acceleration(bounds->velocity_max, (int32_t)acceleration, bounds->jerk_max);
 }
 
+ew_axis_limits_t ew_bounds_inverted(const ew_axis_limits_t *bounds)
+{
+    const ew_axis_limits_t inverted = {
+        ~bounds->position_min, ~bounds->position_max, ~bounds->velocity_max, ~bounds->acceleration_max, ~bounds->jerk_max};
+    return inverted;
+}
+
 static void lock_limits(ew_t *ew, uint8_t axes, uint32_t crc)
 {
     for (uint8_t axis = 0u; axis < axes; axis++) {
         ew_bounds_of(&ew->limits[axis], &ew->bounds[axis]);
+        ew->watched[axis] = ew_bounds_inverted(&ew->bounds[axis]);
         ew->jump_max[axis] = ew->limits[axis].jump_max;
     }
     ew->axes = axes;

@@ -73,14 +73,13 @@ static void brake(ew_t *ew)
     }
 }
 
-/* Looks at what was just commanded as if somebody else had computed it: against the shadow of the last tick and the limits as
- * the host sent them, not against the limiter's own numbers. */
+/* Looks at what was just commanded as if somebody else had computed it: against the shadow of the last tick, and against limits
+ * that were worked out when the table was locked and kept apart from the limiter's own numbers, inverted. */
 static bool axis_good(const ew_t *ew, uint8_t axis)
 {
     const ew_axis_motion_t *now = &ew->axis[axis];
     const ew_shadow_t *before = &ew->shadow[axis];
-    ew_axis_limits_t limits;
-    ew_bounds_of(&ew->limits[axis], &limits);
+    const ew_axis_limits_t limits = ew_bounds_inverted(&ew->watched[axis]);
     const int64_t change = (int64_t)now->velocity - ~before->velocity;
     const int64_t jerk = change - ~before->acceleration;
     return !now->broken && ew_limiter_holds(now->position, now->velocity, &limits) &&

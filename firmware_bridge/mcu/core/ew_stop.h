@@ -28,6 +28,11 @@ typedef struct {
     int64_t turn; /* sub/tick, the velocity at which the acceleration passes zero: its extreme where it still grows */
 } ew_stop_path_t;
 
+static inline int64_t ew_magnitude(int64_t value)
+{
+    return (value < 0) ? -value : value;
+}
+
 /* Plans the stop from a velocity and an acceleration. |velocity| < 2^30, |acceleration| < 2^24, both limits in 1 .. 2^25, and
  * |turn| < 2^32 (so for every state within limits from ew_bounds_of). */
 void ew_stop_plan(int32_t velocity, int32_t acceleration, int32_t acceleration_max, int32_t jerk_max, ew_stop_t *stop,

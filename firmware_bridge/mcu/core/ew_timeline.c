@@ -77,11 +77,6 @@ bool ew_timeline_targets(const ew_timeline_t *timeline, int64_t now_us, ew_targe
 
 /* ---- splice ---- */
 
-static int64_t magnitude(int64_t value)
-{
-    return (value < 0) ? -value : value;
-}
-
 /* Three-point slope between two secants, limited to three times the flatter one (Fritsch and Carlson): monotone between knots.
  * `part` of the way the slope is `after`, in 2^-16. */
 static int64_t monotone_slope(int64_t before, int64_t after, int64_t part)
@@ -90,7 +85,7 @@ static int64_t monotone_slope(int64_t before, int64_t after, int64_t part)
         return 0;
     }
     const int64_t slope = before + (((after - before) / 65536) * part);
-    const int64_t most = 3 * ((magnitude(before) < magnitude(after)) ? magnitude(before) : magnitude(after));
+    const int64_t most = 3 * ((ew_magnitude(before) < ew_magnitude(after)) ? ew_magnitude(before) : ew_magnitude(after));
     return (slope > most) ? most : ((slope < -most) ? -most : slope);
 }
 
