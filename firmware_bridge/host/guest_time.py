@@ -24,7 +24,7 @@ DT_US, LEAD_US = 50_000, 60_000
 SWAY = 0.01
 """Of an axis' range, to both sides of its middle."""
 SWAY_HZ = 0.5
-ANSWER_TICKS = 200
+ANSWER_TICKS = 2000
 BRAKE_TICKS = 2500
 """Until a stopped arm stands and its drive is off."""
 CLOCK_ERROR_US = 500

@@ -44,6 +44,13 @@ static uint32_t scale(uint32_t low, uint32_t high)
     return (value > high) ? high : (uint32_t)value;
 }
 
+/* As many slices as a turn of the main loop may find time for. */
+static void work(void)
+{
+    for (int64_t left = between(0, 40); (left > 0) && ew_work(&core, now_us); left--) {
+    }
+}
+
 static void send(uint8_t type, const uint8_t *payload, size_t count)
 {
     uint8_t body[EW_MAX_BODY_BYTES];
@@ -58,6 +65,7 @@ static void send(uint8_t type, const uint8_t *payload, size_t count)
         wire[between(0, (int64_t)sealed - 1)] ^= (uint8_t)between(1, 255);
     }
     ew_rx(&core, wire, sealed, now_us, now_us);
+    work();
 }
 
 static void heartbeat(uint8_t degrade)
@@ -221,6 +229,7 @@ static void tick(void)
         encoder();
     }
     ew_tick(&core, now_us);
+    work();
     (void)ew_tx(&core, out, sizeof out);
     (void)ew_drive_tx(&core, out, sizeof out);
     check();

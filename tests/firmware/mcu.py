@@ -49,6 +49,8 @@ def load(path: Path | None = None) -> ctypes.CDLL:
         ("ewl_rx", None, (pointer, ctypes.c_char_p, size, u64)),
         ("ewl_tx", size, (pointer, ctypes.c_char_p, size)),
         ("ewl_tick", None, (pointer, u64)),
+        ("ewl_slices", None, (pointer, ctypes.c_uint8)),
+        ("ewl_work", ctypes.c_uint8, (pointer, u64)),
         ("ewl_encoder", None, (pointer, i32s, i32s, ctypes.c_uint8, u64)),
         ("ewl_setpoint", ctypes.c_uint8, (pointer, i32s, ctypes.c_uint8, ctypes.c_char_p)),
         ("ewl_drive_rx", None, (pointer, ctypes.c_char_p, size, u64)),
@@ -144,6 +146,14 @@ class Mcu:
         (ack,) = [a for a in self.send(message, session=session) if isinstance(a, m.Ack)]
         assert ack.of_type == message.TYPE and ack.of_seq == self.seq
         return ack
+
+    def slices(self) -> None:
+        """From now on what may wait is done by ``work`` only."""
+        self.lib.ewl_slices(self.handle, 1)
+
+    def work(self, slices: int = 1) -> bool:
+        """So many slices of what may wait; whether there is more."""
+        return [self.lib.ewl_work(self.handle, self.now_us) for _ in range(slices)][-1] == 1
 
     # ---- time ----
 

@@ -76,6 +76,10 @@ void ew_rx(ew_t *ew, const uint8_t *bytes, size_t count, uint64_t stamp_us, uint
 /* Runs the control ticks that are due (none, one, or several after a stall). Call it at least every millisecond. */
 void ew_tick(ew_t *ew, uint64_t now_us);
 
+/* What may wait until the control tick has run: STATE, and judging a chunk, a slice a call. True while there is more to do. Call
+ * it in every turn of the main loop that ran no tick, and at the latest in every second one. */
+bool ew_work(ew_t *ew, uint64_t now_us);
+
 /* Takes up to capacity bytes for the host link. */
 size_t ew_tx(ew_t *ew, uint8_t *bytes, size_t capacity);
 

@@ -1,5 +1,9 @@
-/* Chunks: judged whole, then spliced or refused. */
+/* Chunks: judged whole, then spliced or refused. The longest would take longer than a control tick, so it is done in slices
+ * between ticks (ew_work). Until the last slice nothing of the running plan changes, and whatever takes the permission to move
+ * away throws the chunk in hand away with it. */
 #include "ew_command.h"
+
+#define EW_SLICE_SAMPLES 32u /* positions looked at in one slice, rounded up to whole knots: 4,000 instructions at most */
 
 /* The index of the first field of a chunk that is out of range, or -1. */
 static int32_t chunk_flaw(const ew_t *ew, const ew_chunk_t *m)
@@ -35,13 +39,21 @@ static void decode_samples(ew_t *ew, const ew_chunk_t *m)
 {
     const size_t positions = (size_t)m->n * m->axes;
     const size_t samples = positions * kinds_of_sample(m->interpolation);
-    for (size_t i = 0u; i < samples; i++) {
-        if (m->encoding == EW_CHUNK_ENCODING_I32_MICRO) {
-            ew->plan.sample[i] = ew_get_i32(&m->samples[4u * i]);
-        } else {
-            const ew_limits_t *limits = &ew->limits[i % m->axes];
+    const uint8_t *from = m->samples;
+    int32_t *to = ew->plan.sample;
+    if (m->encoding == EW_CHUNK_ENCODING_I32_MICRO) {
+        for (size_t i = 0u; i < samples; i++) {
+            to[i] = ew_get_i32(&from[4u * i]);
+        }
+        return;
+    }
+    size_t i = 0u;
+    while (i < samples) {
+        for (uint8_t axis = 0u; axis < m->axes; axis++) {
+            const ew_limits_t *limits = &ew->limits[axis];
             const uint32_t lsb = (i < positions) ? limits->lsb : limits->velocity_lsb;
-            ew->plan.sample[i] = (int32_t)ew_get_i16(&m->samples[2u * i]) * (int32_t)lsb;
+            to[i] = (int32_t)ew_get_i16(&from[2u * i]) * (int32_t)lsb;
+            i++;
         }
     }
 }
@@ -49,7 +61,7 @@ static void decode_samples(ew_t *ew, const ew_chunk_t *m)
 /* Whether a knot may follow the one before it: inside the position limits, no more than `most` away, not too fast. With
  * velocities given the control points of the curve (a third of the way at the knot's velocity, to either side) must be inside
  * too: the curve between knots lies among them. */
-static bool knot_good(const ew_t *ew, size_t k, uint8_t axis, int64_t most)
+static bool knot_good(const ew_t *ew, size_t k, uint8_t axis)
 {
     const ew_plan_t *plan = &ew->plan;
     const ew_limits_t *limits = &ew->limits[axis];
@@ -59,12 +71,12 @@ static bool knot_good(const ew_t *ew, size_t k, uint8_t axis, int64_t most)
     const int64_t high = limits->position_max;
     bool good = (q >= low) && (q <= high);
     if (k > 0u) {
-        good = good && (ew_magnitude(q - plan->sample[i - ew->axes]) <= most);
+        good = good && (ew_magnitude(q - plan->sample[i - ew->axes]) <= ew->judging.most[axis]);
     }
     if (plan->interpolation == EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY) {
         const int64_t v = plan->sample[((size_t)plan->n * ew->axes) + i];
         const int64_t third = (v * plan->dt_us) / 3000000;
-        const int64_t slack = 1 + (int64_t)limits->lsb + (((int64_t)limits->velocity_lsb * plan->dt_us) / 3000000);
+        const int64_t slack = ew->judging.slack[axis];
         const bool next_in = ((k + 1u) == plan->n) || (((q + third) >= (low - slack)) && ((q + third) <= (high + slack)));
         const bool last_in = (k == 0u) || (((q - third) >= (low - slack)) && ((q - third) <= (high + slack)));
         good = good && next_in && last_in &&
@@ -73,46 +85,27 @@ static bool knot_good(const ew_t *ew, size_t k, uint8_t axis, int64_t most)
     return good;
 }
 
-/* Knot * 256 + axis of the first knot that is not good, or -1. */
-static int32_t range_flaw(const ew_t *ew)
+/* What the knots are judged by; each end may have been rounded by a step of its encoding. */
+static void begin_judging(ew_t *ew, const ew_chunk_t *m, const ew_command_t *command)
 {
-    int64_t most[EW_MAX_AXES]; /* from knot to knot, at the velocity limit */
+    ew_judging_t *judging = &ew->judging;
+    judging->stage = EW_JUDGE_RANGE;
+    judging->knot = 0u;
+    judging->seq = command->seq;
+    judging->chunk_id = m->chunk_id;
+    judging->lead_us = command->lead_us;
     for (uint8_t axis = 0u; axis < ew->axes; axis++) {
         const ew_limits_t *limits = &ew->limits[axis];
-        /* Each end may have been rounded by a step of its encoding. */
-        most[axis] = (((int64_t)limits->velocity_max * ew->plan.dt_us) / 1000000) + 1 + (int64_t)limits->lsb;
+        judging->most[axis] = (((int64_t)limits->velocity_max * ew->plan.dt_us) / 1000000) + 1 + (int64_t)limits->lsb;
+        judging->slack[axis] = 1 + (int64_t)limits->lsb + (((int64_t)limits->velocity_lsb * ew->plan.dt_us) / 3000000);
+        judging->low[axis] = ew->plan.sample[axis];
+        judging->high[axis] = ew->plan.sample[axis];
     }
-    for (size_t k = 0u; k < ew->plan.n; k++) {
-        for (uint8_t axis = 0u; axis < ew->axes; axis++) {
-            if (!knot_good(ew, k, axis, most[axis])) {
-                return (int32_t)((k * 256u) + axis);
-            }
-        }
-    }
-    return -1;
 }
 
-/* The first axis that this chunk alone would move farther than its move_max, or axes. */
-static uint8_t axis_moving_far(const ew_t *ew)
-{
-    uint8_t axis = 0u;
-    while (axis < ew->axes) {
-        int64_t low = ew->plan.sample[axis];
-        int64_t high = low;
-        for (size_t k = 1u; k < ew->plan.n; k++) {
-            const int64_t q = ew->plan.sample[(k * ew->axes) + axis];
-            low = (q < low) ? q : low;
-            high = (q > high) ? q : high;
-        }
-        if ((high - low) > (int64_t)ew->limits[axis].move_max) {
-            break;
-        }
-        axis++;
-    }
-    return axis;
-}
+/* ---- what comes in ---- */
 
-static uint8_t splice(ew_t *ew, const ew_chunk_t *m, ew_command_t *command)
+static uint8_t begin(ew_t *ew, const ew_chunk_t *m, ew_command_t *command)
 {
     ew_plan_t *plan = &ew->plan;
     /* Nearest time to now with these 32 low bits: +-35 min. */
@@ -130,21 +123,11 @@ static uint8_t splice(ew_t *ew, const ew_chunk_t *m, ew_command_t *command)
         return EW_ACK_CODE_FAR;
     }
     decode_samples(ew, m);
-    const int32_t flaw = range_flaw(ew);
-    if (flaw >= 0) {
-        command->arg = flaw;
-        return EW_ACK_CODE_RANGE;
-    }
-    const uint8_t far = axis_moving_far(ew);
-    if (far < ew->axes) {
-        command->arg = (int32_t)far;
-        return EW_ACK_CODE_MOVE;
-    }
-    const ew_anchor_t anchor = {ew->tick_us, ew->axis};
-    return ew_timeline_splice(&ew->timeline, plan, &anchor, command->now_us, ew->jump_max, &command->arg);
+    begin_judging(ew, m, command);
+    return EW_ANSWERED_LATER;
 }
 
-static uint8_t judge_chunk(ew_t *ew, ew_command_t *command)
+static uint8_t take_chunk(ew_t *ew, ew_command_t *command)
 {
     ew_chunk_t m;
     if (!ew_unpack_chunk(command->payload, command->count, &m)) {
@@ -165,20 +148,135 @@ static uint8_t judge_chunk(ew_t *ew, ew_command_t *command)
         command->arg = (int32_t)ew->chunk_id;
         return (m.chunk_id == ew->chunk_id) ? EW_ACK_CODE_DUPLICATE : EW_ACK_CODE_OLD_CHUNK;
     }
-    const uint8_t code = splice(ew, &m, command);
-    if (code <= EW_ACK_CODE_OK_TRIMMED) {
-        ew->chunk_id = m.chunk_id;
-        (void)ew_dispatch(ew, EW_EV_CHUNK, command->now_us);
+    if (ew->judging.stage != EW_JUDGE_NOTHING) {
+        return EW_ACK_CODE_FULL; /* no place for it, as arg says, until the one in hand has been answered */
     }
-    return code;
+    return begin(ew, &m, command);
 }
 
-uint8_t ew_on_chunk(ew_t *ew, ew_command_t *command)
+static void count_answer(ew_t *ew, uint8_t code)
 {
-    const uint8_t code = judge_chunk(ew, command);
     ew->stats.chunks += (code <= EW_ACK_CODE_OK_TRIMMED) ? 1u : 0u;
     ew->stats.chunks_trimmed += (code == EW_ACK_CODE_OK_TRIMMED) ? 1u : 0u;
     ew->stats.chunks_late += (code == EW_ACK_CODE_LATE) ? 1u : 0u;
     ew->stats.chunks_refused += ((code > EW_ACK_CODE_DUPLICATE) && (code != EW_ACK_CODE_LATE)) ? 1u : 0u;
+}
+
+uint8_t ew_on_chunk(ew_t *ew, ew_command_t *command)
+{
+    const uint8_t code = take_chunk(ew, command);
+    if (code != EW_ANSWERED_LATER) {
+        count_answer(ew, code);
+    }
     return code;
+}
+
+/* ---- slice by slice ---- */
+
+static void finish(ew_t *ew, uint8_t code, int32_t arg, int64_t now_us)
+{
+    const ew_ack_t said = {.code = code, .arg = arg, .lead_us = ew->judging.lead_us};
+    ew->judging.stage = EW_JUDGE_NOTHING;
+    count_answer(ew, code);
+    ew_send_ack(ew, EW_MSG_CHUNK, ew->judging.seq, &said, now_us);
+}
+
+void ew_drop_chunk(ew_t *ew, uint8_t code, int64_t now_us)
+{
+    if (ew->judging.stage != EW_JUDGE_NOTHING) {
+        finish(ew, code, (code == EW_ACK_CODE_BAD_STATE) ? (int32_t)ew->state : 0, now_us);
+    }
+}
+
+/* The first axis of a knot that is not good, or axes. */
+static uint8_t axis_out_of_range(ew_t *ew, uint8_t k)
+{
+    ew_judging_t *judging = &ew->judging;
+    uint8_t axis = 0u;
+    while ((axis < ew->axes) && knot_good(ew, k, axis)) {
+        const int32_t q = ew->plan.sample[((size_t)k * ew->axes) + axis];
+        judging->low[axis] = (q < judging->low[axis]) ? q : judging->low[axis];
+        judging->high[axis] = (q > judging->high[axis]) ? q : judging->high[axis];
+        axis++;
+    }
+    return axis;
+}
+
+/* The first axis that this chunk alone would move farther than its move_max, or axes. */
+static uint8_t axis_moving_far(const ew_t *ew)
+{
+    uint8_t axis = 0u;
+    while ((axis < ew->axes) && (((int64_t)ew->judging.high[axis] - ew->judging.low[axis]) <= (int64_t)ew->limits[axis].move_max)) {
+        axis++;
+    }
+    return axis;
+}
+
+static void judge_range(ew_t *ew, int64_t now_us)
+{
+    ew_judging_t *judging = &ew->judging;
+    uint32_t samples = 0u;
+    while ((samples < EW_SLICE_SAMPLES) && (judging->knot < ew->plan.n)) {
+        const uint8_t axis = axis_out_of_range(ew, judging->knot);
+        if (axis < ew->axes) {
+            finish(ew, EW_ACK_CODE_RANGE, (int32_t)((judging->knot * 256u) + axis), now_us);
+            return;
+        }
+        judging->knot++;
+        samples += ew->axes;
+    }
+    if (judging->knot == ew->plan.n) {
+        const uint8_t far = axis_moving_far(ew);
+        if (far < ew->axes) {
+            finish(ew, EW_ACK_CODE_MOVE, (int32_t)far, now_us);
+            return;
+        }
+        judging->stage = EW_JUDGE_SLOPES;
+        judging->knot = 0u;
+    }
+}
+
+static void judge_slopes(ew_t *ew)
+{
+    ew_judging_t *judging = &ew->judging;
+    uint32_t samples = 0u;
+    while ((samples < EW_SLICE_SAMPLES) && (judging->knot < ew->plan.n)) {
+        ew_plan_slopes(&ew->plan, ew->axes, judging->knot);
+        judging->knot++;
+        samples += ew->axes;
+    }
+    if (judging->knot == ew->plan.n) {
+        judging->stage = EW_JUDGE_SPLICE;
+    }
+}
+
+/* In one piece: how late it is and where the plan is left are judged against the plan as it is now. */
+static void judge_splice(ew_t *ew, int64_t now_us)
+{
+    const ew_anchor_t anchor = {ew->tick_us, ew->axis};
+    int32_t arg = 0;
+    const uint8_t code = ew_timeline_splice(&ew->timeline, &ew->plan, &anchor, now_us, ew->jump_max, &arg);
+    if (code <= EW_ACK_CODE_OK_TRIMMED) {
+        ew->chunk_id = ew->judging.chunk_id;
+        (void)ew_dispatch(ew, EW_EV_CHUNK, now_us);
+    }
+    finish(ew, code, arg, now_us);
+}
+
+bool ew_judge(ew_t *ew, int64_t now_us)
+{
+    switch (ew->judging.stage) {
+    case EW_JUDGE_RANGE:
+        judge_range(ew, now_us);
+        break;
+    case EW_JUDGE_SLOPES:
+        judge_slopes(ew);
+        break;
+    case EW_JUDGE_SPLICE:
+        judge_splice(ew, now_us);
+        break;
+    default:
+        break;
+    }
+    return ew->judging.stage != EW_JUDGE_NOTHING;
 }

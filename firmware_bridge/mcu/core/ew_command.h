@@ -8,9 +8,12 @@ typedef struct {
     size_t count;
     int64_t stamp_us;
     int64_t now_us;
+    uint16_t seq;
     int32_t arg;     /* goes into the ACK */
     int32_t lead_us; /* likewise */
 } ew_command_t;
+
+#define EW_ANSWERED_LATER 0xFFu /* instead of an AckCode */
 
 static inline uint8_t ew_bad_length(ew_command_t *command)
 {

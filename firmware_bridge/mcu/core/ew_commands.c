@@ -80,6 +80,7 @@ static uint8_t on_hold(ew_t *ew, ew_command_t *command)
     if (!ew_may_move(ew->state)) {
         return ew_bad_state(ew, command);
     }
+    ew_drop_chunk(ew, EW_ACK_CODE_OLD_CHUNK, command->now_us);
     ew->stop_cause = EW_STOP_CAUSE_HOLD;
     (void)ew_dispatch(ew, EW_EV_HOLD, command->now_us);
     return EW_ACK_CODE_OK;
@@ -179,19 +180,10 @@ static void on_event_ack(ew_t *ew, const ew_command_t *command)
     }
 }
 
-static void send_ack(ew_t *ew, uint8_t type, uint16_t seq, uint8_t code, const ew_command_t *command)
+static void send_ack(ew_t *ew, uint8_t type, uint8_t code, const ew_command_t *command)
 {
-    uint8_t body[EW_MAX_BODY_BYTES];
-    const ew_ack_t ack = {
-        .of_type = type,
-        .code = code,
-        .of_seq = seq,
-        .arg = command->arg,
-        .now_us = (uint64_t)command->now_us,
-        .lead_us = command->lead_us,
-        .free_knots = (uint8_t)(EW_TIMELINE_KNOTS - ew->timeline.count),
-    };
-    ew_send(ew, EW_MSG_ACK, body, ew_pack_ack(&ack, &body[EW_HEADER_BYTES]));
+    const ew_ack_t said = {.code = code, .arg = command->arg, .lead_us = command->lead_us};
+    ew_send_ack(ew, type, command->seq, &said, command->now_us);
 }
 
 static void count_gap(ew_t *ew, uint16_t seq)
@@ -289,7 +281,7 @@ static bool flooded(ew_t *ew, uint8_t type)
     return type != EW_MSG_ESTOP;
 }
 
-static void answer(ew_t *ew, uint8_t type, uint16_t seq, uint8_t refusal, ew_command_t *command)
+static void answer(ew_t *ew, uint8_t type, uint8_t refusal, ew_command_t *command)
 {
     if (flooded(ew, type)) {
         return;
@@ -301,9 +293,11 @@ static void answer(ew_t *ew, uint8_t type, uint16_t seq, uint8_t refusal, ew_com
     } else {
         uint8_t code = refusal;
         if (code == EW_ACK_CODE_OK) {
-            code = overtaken(ew, type, seq, command->now_us) ? EW_ACK_CODE_OLD_CHUNK : command_code(ew, type, command);
+            code = overtaken(ew, type, command->seq, command->now_us) ? EW_ACK_CODE_OLD_CHUNK : command_code(ew, type, command);
         }
-        send_ack(ew, type, seq, code, command);
+        if (code != EW_ANSWERED_LATER) {
+            send_ack(ew, type, code, command);
+        }
     }
 }
 
@@ -315,7 +309,7 @@ void ew_handle(ew_t *ew, const uint8_t *body, size_t count, int64_t stamp_us, in
     }
     const uint8_t type = body[0];
     const uint16_t seq = ew_get_u16(&body[2]);
-    ew_command_t command = {&body[EW_HEADER_BYTES], count - EW_HEADER_BYTES, stamp_us, now_us, 0, 0};
+    ew_command_t command = {&body[EW_HEADER_BYTES], count - EW_HEADER_BYTES, stamp_us, now_us, seq, 0, 0};
     ew->stats.rx_frames++;
     count_gap(ew, seq);
     if (!ew_accepts(ew, type)) {
@@ -325,7 +319,7 @@ void ew_handle(ew_t *ew, const uint8_t *body, size_t count, int64_t stamp_us, in
     const uint8_t refusal = outdated(ew, body, type);
     ew->stats.rx_session += (refusal == EW_ACK_CODE_BAD_SESSION) ? 1u : 0u;
     if ((type != EW_MSG_HEARTBEAT) && (type != EW_MSG_EVENT_ACK)) {
-        answer(ew, type, seq, refusal, &command);
+        answer(ew, type, refusal, &command);
     } else if (refusal != EW_ACK_CODE_OK) {
         /* counted, and never answered */
     } else if (type == EW_MSG_HEARTBEAT) {

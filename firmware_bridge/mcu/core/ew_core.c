@@ -59,6 +59,9 @@ static void entered(ew_t *ew, uint8_t from, int64_t now_us)
     if (ew->state != EW_STATE_RUN) {
         ew_timeline_clear(&ew->timeline, ew->axes);
     }
+    if (!ew_may_move(ew->state)) {
+        ew_drop_chunk(ew, EW_ACK_CODE_BAD_STATE, now_us);
+    }
     switch (ew->state) {
     case EW_STATE_DISARMED:
         ew_switch_off(ew);
@@ -229,6 +232,15 @@ void ew_tick(ew_t *ew, uint64_t now_us)
         run++;
     }
     ew->stats.late_ticks += run - 1u;
+}
+
+bool ew_work(ew_t *ew, uint64_t now_us)
+{
+    if (ew->state_due) {
+        ew_tell_state(ew);
+        return ew->judging.stage != EW_JUDGE_NOTHING;
+    }
+    return ew_judge(ew, (int64_t)now_us);
 }
 
 /* ---- host link and small views ---- */

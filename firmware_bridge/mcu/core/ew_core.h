@@ -27,6 +27,27 @@ typedef struct {
     int32_t acceleration;
 } ew_shadow_t;
 
+/* A chunk is judged in slices between the control ticks; it changes nothing before the last of them. */
+enum {
+    EW_JUDGE_NOTHING = 0,
+    EW_JUDGE_RANGE,  /* every knot inside the limits? */
+    EW_JUDGE_SLOPES, /* the slopes between knots */
+    EW_JUDGE_SPLICE  /* into the running plan, as it is then */
+};
+
+/* The chunk in hand, beside its samples. */
+typedef struct {
+    uint8_t stage; /* EW_JUDGE_* */
+    uint8_t knot;  /* the next one to look at */
+    uint16_t seq;  /* of its frame */
+    uint32_t chunk_id;
+    int32_t lead_us;
+    int64_t most[EW_MAX_AXES];  /* micro-units from knot to knot, at the velocity limit */
+    int64_t slack[EW_MAX_AXES]; /* micro-units that rounding may add to the control points of a curve */
+    int32_t low[EW_MAX_AXES];   /* micro-units, of the knots so far */
+    int32_t high[EW_MAX_AXES];
+} ew_judging_t;
+
 struct ew {
     uint32_t canary_front;
     ew_port_info_t port;
@@ -79,10 +100,11 @@ struct ew {
 
     /* motion */
     ew_timeline_t timeline;
-    ew_plan_t plan;         /* the chunk being judged */
+    ew_plan_t plan;         /* the chunk being judged, its samples */
+    ew_judging_t judging;   /* and how far that has come */
     ew_axis_motion_t axis[EW_MAX_AXES];
     ew_shadow_t shadow[EW_MAX_AXES]; /* the complement of axis, as the last tick left it */
-    uint32_t chunk_id;
+    uint32_t chunk_id;      /* the last one taken */
     uint16_t clipped;
     ew_window_t window;
     int64_t still_us;       /* when an axis last moved */
@@ -117,6 +139,7 @@ struct ew {
     bool code_known;
 
     bool setpoint_new;
+    bool state_due;         /* a STATE of the last tick has to go out */
 
     /* streams */
     ew_receiver_t link_rx;
@@ -192,6 +215,12 @@ void ew_unlock_limits(ew_t *ew); /* forgets the table: drives are SIM, stops hav
 /* ew_commands.c */
 void ew_handle(ew_t *ew, const uint8_t *body, size_t count, int64_t stamp_us, int64_t now_us);
 
+void ew_send_ack(ew_t *ew, uint8_t type, uint16_t seq, const ew_ack_t *said, int64_t now_us);
+
+/* ew_chunk.c */
+bool ew_judge(ew_t *ew, int64_t now_us);                      /* a slice; true while there is more */
+void ew_drop_chunk(ew_t *ew, uint8_t code, int64_t now_us);   /* answers the chunk in hand, if there is one, and forgets it */
+
 /* ew_can_link.c */
 bool ew_can_send(ew_t *ew, uint8_t *body, size_t count);
 bool ew_can_room(const ew_t *ew, uint8_t type, size_t body);
@@ -205,5 +234,6 @@ void ew_emit(ew_t *ew, uint8_t kind, int32_t arg0, int32_t arg1, int64_t now_us)
 void ew_forget_event(ew_t *ew, uint32_t event_id);
 void ew_resend_events(ew_t *ew);
 void ew_telemetry(ew_t *ew, int64_t now_us);
+void ew_tell_state(ew_t *ew); /* the STATE that the last tick made due */
 
 #endif

@@ -96,13 +96,12 @@ size_t ew_cobs_decode(const uint8_t *in, size_t count, uint8_t *out, size_t capa
     size_t to = 0u;
     for (size_t from = 0u; from < count; from++) {
         uint8_t byte = 0u;
-        if (in[from] == 0u) {
-            return 0u; /* a zero never occurs inside a frame */
+        const bool zero = (in[from] == 0u); /* which never occurs inside a frame */
+        const bool made = unstuff(&cobs, in[from], &byte);
+        if (zero || (made && (to >= capacity))) {
+            return 0u;
         }
-        if (unstuff(&cobs, in[from], &byte)) { /* read first: out may be in */
-            if (to >= capacity) {
-                return 0u;
-            }
+        if (made) { /* read before: out may be in */
             out[to] = byte;
             to++;
         }

@@ -52,6 +52,18 @@ void ew_send(ew_t *ew, uint8_t type, uint8_t *body, size_t payload)
     }
 }
 
+/* said: code, arg and lead. */
+void ew_send_ack(ew_t *ew, uint8_t type, uint16_t seq, const ew_ack_t *said, int64_t now_us)
+{
+    uint8_t body[EW_MAX_BODY_BYTES];
+    ew_ack_t ack = *said;
+    ack.of_type = type;
+    ack.of_seq = seq;
+    ack.now_us = (uint64_t)now_us;
+    ack.free_knots = (uint8_t)(EW_TIMELINE_KNOTS - ew->timeline.count);
+    ew_send(ew, EW_MSG_ACK, body, ew_pack_ack(&ack, &body[EW_HEADER_BYTES]));
+}
+
 void ew_send_hello(ew_t *ew, uint32_t nonce, int64_t now_us)
 {
     uint8_t body[EW_MAX_BODY_BYTES];
@@ -232,6 +244,16 @@ static bool room_for(const ew_t *ew, uint8_t type)
     return serial || can;
 }
 
+void ew_tell_state(ew_t *ew)
+{
+    ew->state_due = false;
+    if (room_for(ew, EW_MSG_STATE)) {
+        send_state(ew, ew->tick_us);
+    } else {
+        ew->stats.tx_dropped++;
+    }
+}
+
 void ew_telemetry(ew_t *ew, int64_t now_us)
 {
     if ((ew->events_lost > 0u) && (ew->event_count < EW_EVENTS)) {
@@ -244,13 +266,7 @@ void ew_telemetry(ew_t *ew, int64_t now_us)
     }
     send_an_event(ew, now_us);
     ew_can_rx_expire(&ew->can.rx, now_us);
-    if ((ew->stats.ticks % EW_STATE_PERIOD_TICKS) == 0u) {
-        if (room_for(ew, EW_MSG_STATE)) {
-            send_state(ew, now_us);
-        } else {
-            ew->stats.tx_dropped++;
-        }
-    }
+    ew->state_due = ew->state_due || ((ew->stats.ticks % EW_STATE_PERIOD_TICKS) == 0u);
     if (((ew->stats.ticks % EW_STATS_PERIOD_TICKS) == (EW_STATE_PERIOD_TICKS / 2u)) && room_for(ew, EW_MSG_STATS)) {
         send_stats(ew);
     }

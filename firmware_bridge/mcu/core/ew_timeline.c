@@ -7,39 +7,43 @@ void ew_timeline_clear(ew_timeline_t *timeline, uint8_t axes)
     timeline->axes = axes;
 }
 
+/* The i-th knot in use. */
+static const ew_knot_t *knot_at(const ew_timeline_t *timeline, uint32_t i)
+{
+    return &timeline->knots[(timeline->first + i) % EW_TIMELINE_KNOTS];
+}
+
+static const ew_knot_t *last_knot(const ew_timeline_t *timeline)
+{
+    return knot_at(timeline, timeline->count - 1u);
+}
+
 int64_t ew_timeline_end_us(const ew_timeline_t *timeline)
 {
-    return timeline->knots[timeline->first + timeline->count - 1u].at_us;
+    return last_knot(timeline)->at_us;
 }
 
 int64_t ew_timeline_last(const ew_timeline_t *timeline, uint8_t axis)
 {
-    return timeline->knots[timeline->first + timeline->count - 1u].position[axis];
+    return last_knot(timeline)->position[axis];
 }
 
 void ew_timeline_advance(ew_timeline_t *timeline, int64_t now_us)
 {
-    while ((timeline->count > 1u) && (timeline->knots[timeline->first + 1u].at_us <= now_us)) {
-        timeline->first++;
+    while ((timeline->count > 1u) && (knot_at(timeline, 1u)->at_us <= now_us)) {
+        timeline->first = (uint8_t)((timeline->first + 1u) % EW_TIMELINE_KNOTS);
         timeline->count--;
     }
-}
-
-static const ew_knot_t *segment_at(const ew_timeline_t *timeline, int64_t now_us)
-{
-    const ew_knot_t *knot = &timeline->knots[timeline->first];
-    const ew_knot_t *last = &timeline->knots[timeline->first + timeline->count - 1u];
-    while (((knot + 1) < last) && ((knot + 1)->at_us <= now_us)) {
-        knot++;
-    }
-    return knot;
 }
 
 /* The place on a plan that is alive: a later knot exists, and every plan starts with the knot of its splice, so there are two. */
 static ew_place_t place_at(const ew_timeline_t *timeline, int64_t now_us)
 {
-    const ew_knot_t *a = segment_at(timeline, now_us);
-    return ew_curve_place(a, a + 1, now_us);
+    uint32_t i = 1u;
+    while (((i + 1u) < timeline->count) && (knot_at(timeline, i)->at_us <= now_us)) {
+        i++;
+    }
+    return ew_curve_place(knot_at(timeline, i - 1u), knot_at(timeline, i), now_us);
 }
 
 bool ew_timeline_sample(const ew_timeline_t *timeline, int64_t now_us, int64_t *position)
@@ -166,28 +170,11 @@ static uint8_t kept_knots(const ew_timeline_t *timeline, const ew_anchor_t *anch
 {
     uint8_t kept = 0u;
     if (leave_us > anchor->at_us) {
-        while ((kept < timeline->count) && (timeline->knots[timeline->first + kept].at_us < leave_us)) {
+        while ((kept < timeline->count) && (knot_at(timeline, kept)->at_us < leave_us)) {
             kept++;
         }
     }
     return kept;
-}
-
-/* Slopes of the knots `at`..`last` of one axis, which follow the knot of the splice. The last one is reached at rest. */
-static void choose_slopes(ew_timeline_t *timeline, uint8_t axis, uint8_t at, uint8_t last, bool straight)
-{
-    ew_knot_t *knots = timeline->knots;
-    const int64_t way = knots[at].position[axis] - knots[at - 1u].position[axis];
-    int64_t before = ew_curve_secant(way, knots[at].at_us - knots[at - 1u].at_us);
-    for (uint8_t i = at; i < last; i++) {
-        const int64_t h0 = knots[i].at_us - knots[i - 1u].at_us;
-        const int64_t h1 = knots[i + 1u].at_us - knots[i].at_us;
-        const int64_t after = ew_curve_secant(knots[i + 1u].position[axis] - knots[i].position[axis], h1);
-        const int64_t part = (h0 == h1) ? 32768 : ((h0 * 65536) / (h0 + h1));
-        knots[i].slope[axis] = straight ? after : monotone_slope(before, after, part);
-        before = after;
-    }
-    knots[last].slope[axis] = 0;
 }
 
 /* Micro-units per second as a slope: 1e8 * EW_SUB * 2^24 is below 2^63. */
@@ -196,6 +183,48 @@ static int64_t slope_of(int32_t velocity)
     return ((int64_t)velocity * EW_SUB * EW_SLOPE_US) / 1000000;
 }
 
+/* From knot k of a plan to the next one, along one axis. */
+static int64_t plan_secant(const ew_plan_t *plan, uint8_t axes, uint8_t k, uint8_t axis)
+{
+    const size_t i = ((size_t)k * axes) + axis;
+    return ew_curve_secant(((int64_t)plan->sample[i + axes] - plan->sample[i]) * EW_SUB, plan->dt_us);
+}
+
+/* The slope at a knot that is followed by another one; `part` as in monotone_slope. */
+static int64_t chosen_slope(const ew_plan_t *plan, int64_t before, int64_t after, int64_t part)
+{
+    return (plan->interpolation == EW_CHUNK_INTERPOLATION_LINEAR) ? after : monotone_slope(before, after, part);
+}
+
+void ew_plan_slopes(ew_plan_t *plan, uint8_t axes, uint8_t k)
+{
+    const size_t row = (size_t)k * axes;
+    const bool last = (k + 1u) == plan->n;
+    for (uint8_t axis = 0u; axis < axes; axis++) {
+        if (plan->interpolation == EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY) {
+            plan->slope[row + axis] = slope_of(plan->sample[((size_t)plan->n * axes) + row + axis]);
+        } else if (last) {
+            plan->slope[row + axis] = 0; /* reached at rest */
+        } else {
+            const int64_t after = plan_secant(plan, axes, k, axis);
+            plan->slope[row + axis] = (k == 0u) ? 0 : chosen_slope(plan, plan->secant[axis], after, 32768);
+            plan->secant[axis] = after;
+        }
+    }
+}
+
+/* The slope at the first knot that is used, which follows the knot of the splice. */
+static int64_t first_slope(const ew_plan_t *plan, uint8_t axes, uint8_t first, uint8_t axis, const ew_knot_t *leave)
+{
+    const int64_t at_us = knot_time(plan, first);
+    const int64_t position = (int64_t)plan->sample[((size_t)first * axes) + axis] * EW_SUB;
+    const int64_t h0 = at_us - leave->at_us;
+    const int64_t before = ew_curve_secant(position - leave->position[axis], h0);
+    const int64_t part = (h0 == plan->dt_us) ? 32768 : ((h0 * 65536) / (h0 + plan->dt_us));
+    return chosen_slope(plan, before, plan_secant(plan, axes, first, axis), part);
+}
+
+/* The knots of a plan from `first` on, behind the knot of the splice, which is the at-th in use. */
 static void add_knots(ew_timeline_t *timeline, const ew_plan_t *plan, uint8_t first, uint8_t at)
 {
     static const uint8_t shapes[] = {
@@ -203,28 +232,22 @@ static void add_knots(ew_timeline_t *timeline, const ew_plan_t *plan, uint8_t fi
         [EW_CHUNK_INTERPOLATION_LINEAR] = EW_SHAPE_STRAIGHT,
         [EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY] = EW_SHAPE_FREE,
     };
-    const size_t samples = (size_t)plan->n * timeline->axes;
+    const uint8_t axes = timeline->axes;
+    const ew_knot_t *leave = knot_at(timeline, at);
+    const bool chosen = (plan->interpolation != EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY) && ((first + 1u) < plan->n);
     uint8_t to = at;
     for (uint8_t k = first; k < plan->n; k++) {
-        ew_knot_t *knot = &timeline->knots[to];
+        to++;
+        ew_knot_t *knot = &timeline->knots[(timeline->first + to) % EW_TIMELINE_KNOTS];
         knot->at_us = knot_time(plan, k);
         knot->shape = shapes[plan->interpolation];
-        for (uint8_t axis = 0u; axis < timeline->axes; axis++) {
-            const size_t i = ((size_t)k * timeline->axes) + axis;
+        for (uint8_t axis = 0u; axis < axes; axis++) {
+            const size_t i = ((size_t)k * axes) + axis;
             knot->position[axis] = (int64_t)plan->sample[i] * EW_SUB;
-            if (plan->interpolation == EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY) {
-                knot->slope[axis] = slope_of(plan->sample[samples + i]);
-            }
-        }
-        to++;
-    }
-    if (plan->interpolation != EW_CHUNK_INTERPOLATION_HERMITE_VELOCITY) {
-        for (uint8_t axis = 0u; axis < timeline->axes; axis++) {
-            choose_slopes(timeline, axis, at, (uint8_t)(to - 1u), plan->interpolation == EW_CHUNK_INTERPOLATION_LINEAR);
+            knot->slope[axis] = ((k == first) && chosen) ? first_slope(plan, axes, first, axis, leave) : plan->slope[i];
         }
     }
-    timeline->first = 0u;
-    timeline->count = to;
+    timeline->count = (uint8_t)(to + 1u);
 }
 
 uint8_t ew_timeline_splice(ew_timeline_t *timeline, const ew_plan_t *plan, const ew_anchor_t *anchor, int64_t now_us,
@@ -247,13 +270,11 @@ uint8_t ew_timeline_splice(ew_timeline_t *timeline, const ew_plan_t *plan, const
         *arg = room;
         return EW_ACK_CODE_FULL;
     }
+    /* Behind the knots that are kept, where nothing lies that the place at leave_us needs. */
     ew_knot_t leave;
     make_anchor(timeline, anchor, leave_us, &leave);
-    for (uint8_t i = 0u; i < kept; i++) {
-        timeline->knots[i] = timeline->knots[timeline->first + i];
-    }
-    timeline->knots[kept] = leave;
-    add_knots(timeline, plan, first, (uint8_t)(kept + 1u));
+    timeline->knots[(timeline->first + kept) % EW_TIMELINE_KNOTS] = leave;
+    add_knots(timeline, plan, first, kept);
     *arg = (int32_t)first;
     return (first > 0u) ? EW_ACK_CODE_OK_TRIMMED : EW_ACK_CODE_OK;
 }

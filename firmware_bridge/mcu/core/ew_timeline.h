@@ -6,8 +6,8 @@
 #include "ew_curve.h"
 
 typedef struct {
-    ew_knot_t knots[EW_TIMELINE_KNOTS];
-    uint8_t first; /* the knots in use are knots[first .. first + count - 1]; the current segment starts at the first */
+    ew_knot_t knots[EW_TIMELINE_KNOTS]; /* a ring, so that a splice moves none of them */
+    uint8_t first; /* the current segment starts at knots[first]; in use are count from there */
     uint8_t count;
     uint8_t axes;
 } ew_timeline_t;
@@ -16,7 +16,8 @@ typedef struct {
 #define EW_PLAN_SAMPLES ((EW_MAX_BODY_BYTES - EW_HEADER_BYTES - EW_CRC_BYTES - EW_CHUNK_HEADER_BYTES) / 2)
 
 /* A decoded chunk: n knots at t0_us + k * dt_us, positions in micro-units, knot by knot, axis by axis; with
- * HERMITE_VELOCITY as many velocities in micro-units/s follow. What fits one frame fits here. */
+ * HERMITE_VELOCITY as many velocities in micro-units/s follow. What fits one frame fits here. The slopes at the knots are
+ * worked out knot by knot before the splice (ew_plan_slopes), but for that of the first one that is used. */
 typedef struct {
     int64_t t0_us;
     int64_t dt_us;
@@ -24,6 +25,8 @@ typedef struct {
     uint8_t n;
     uint8_t interpolation; /* ChunkInterpolation */
     int32_t sample[EW_PLAN_SAMPLES];
+    int64_t slope[EW_PLAN_SAMPLES];  /* sub per 2^24 us */
+    int64_t secant[EW_MAX_AXES];     /* from the knot before to the one that is next, likewise */
 } ew_plan_t;
 
 /* Where the axes are commanded to be, at the last tick. */
@@ -50,7 +53,10 @@ bool ew_timeline_sample(const ew_timeline_t *timeline, int64_t now_us, int64_t *
 /* The plan at the tick at `now_us` as the limiter wants it, per axis. False when it has run dry; then nothing is written. */
 bool ew_timeline_targets(const ew_timeline_t *timeline, int64_t now_us, ew_target_t *target);
 
-/* Splices, or refuses and changes nothing. Returns an AckCode; *arg as the code says. jump_max in micro-units per axis. */
+/* The slopes of knot k of all axes; for k = 0, 1, .. n - 1 in this order. */
+void ew_plan_slopes(ew_plan_t *plan, uint8_t axes, uint8_t k);
+
+/* Splices a plan whose slopes are known, or refuses and changes nothing. Returns an AckCode; *arg as the code says. jump_max in micro-units per axis. */
 uint8_t ew_timeline_splice(ew_timeline_t *timeline, const ew_plan_t *plan, const ew_anchor_t *anchor, int64_t now_us,
                            const uint32_t *jump_max, int32_t *arg);
 

@@ -115,10 +115,11 @@ static void watch_table(const ew_t *core)
 static void watch_timeline(const ew_t *core)
 {
     const ew_timeline_t *t = &core->timeline;
-    REQUIRE((t->first + t->count) <= EW_MAX_KNOTS, "knots %u + %u", t->first, t->count);
+    REQUIRE((t->first < EW_MAX_KNOTS) && (t->count <= EW_MAX_KNOTS), "knots %u + %u", t->first, t->count);
     REQUIRE((core->state == EW_STATE_RUN) || (t->count == 0u), "%u knots in state %u", t->count, core->state);
     for (unsigned i = 1u; i < t->count; i++) {
-        REQUIRE(t->knots[t->first + i].at_us > t->knots[t->first + i - 1u].at_us, "knots %u and %u are not in order", i - 1u, i);
+        const ew_knot_t *before = &t->knots[(t->first + i - 1u) % EW_MAX_KNOTS];
+        REQUIRE(t->knots[(t->first + i) % EW_MAX_KNOTS].at_us > before->at_us, "knots %u and %u are not in order", i - 1u, i);
     }
 }
 

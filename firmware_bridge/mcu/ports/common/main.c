@@ -157,8 +157,8 @@ static bool give_bytes(uint32_t stream)
     return (box->sent < box->count) && (burst == TX_BURST);
 }
 
-/* Runs what is due, and measures how long one tick took. */
-static void run_ticks(void)
+/* Runs what is due, and measures how long one tick took. True if a tick ran. */
+static bool run_ticks(void)
 {
     ew_port_stats_t *stats = ew_port_stats(&core);
     const uint32_t before = ew_ticks(&core);
@@ -169,6 +169,15 @@ static void run_ticks(void)
     if (((ew_ticks(&core) - before) == 1u) && (work_us > stats->tick_work_max_us)) {
         stats->tick_work_max_us = work_us;
     }
+    return ew_ticks(&core) != before;
+}
+
+/* What may wait is done in turns without a tick, so that no turn is as long as both; where every turn has one, in every second. */
+static bool work(bool ticked)
+{
+    static bool put_off;
+    put_off = ticked && !put_off;
+    return put_off || ew_work(&core, board_now_us());
 }
 
 /* What this port reports of itself. */
@@ -271,21 +280,23 @@ int main(void)
         take_bytes(BOARD_LINK);
         take_bytes(BOARD_DRIVE);
         ew_check_in(&core, EW_CHECK_COMMS);
-        run_ticks();
+        const bool ticked = run_ticks();
         ew_estop_input(&core, board_estop());
         check_in(&systicks_seen);
         if (ew_feed_allowed(&core)) {
             feed();
         }
+        const bool more_work = work(ticked);
         const bool more_link = give_bytes(BOARD_LINK);
         const bool more_drive = give_bytes(BOARD_DRIVE);
         const bool more_buses = turn_buses();
 #ifdef PORT_NO_WFI
+        (void)more_work;
         (void)more_link;
         (void)more_drive;
         (void)more_buses;
 #else
-        if (!more_link && !more_drive && !more_buses) {
+        if (!more_work && !more_link && !more_drive && !more_buses) {
             rings_sleep();
         }
 #endif

@@ -47,7 +47,14 @@ void ewl_reset(ewl_t *mcu, uint8_t cause, uint32_t pc, uint64_t now_us)
 
 void ewl_rx(ewl_t *mcu, const uint8_t *bytes, size_t count, uint64_t now_us)
 {
-    ew_rx(&mcu->core, bytes, count, now_us, now_us);
+    size_t from = 0u;
+    for (size_t i = 0u; i < count; i++) {
+        if ((bytes[i] == 0u) || ((i + 1u) == count)) { /* as a board does: one frame, then what it asked for */
+            ew_rx(&mcu->core, &bytes[from], (i + 1u) - from, now_us, now_us);
+            ewl_finish_work(mcu, now_us);
+            from = i + 1u;
+        }
+    }
 }
 
 size_t ewl_tx(ewl_t *mcu, uint8_t *bytes, size_t capacity)
@@ -58,6 +65,23 @@ size_t ewl_tx(ewl_t *mcu, uint8_t *bytes, size_t capacity)
 void ewl_tick(ewl_t *mcu, uint64_t now_us)
 {
     ew_tick(&mcu->core, now_us);
+    ewl_finish_work(mcu, now_us);
+}
+
+void ewl_slices(ewl_t *mcu, uint8_t callers)
+{
+    mcu->sliced = callers != 0u;
+}
+
+uint8_t ewl_work(ewl_t *mcu, uint64_t now_us)
+{
+    return ew_work(&mcu->core, now_us) ? 1u : 0u;
+}
+
+void ewl_finish_work(ewl_t *mcu, uint64_t now_us)
+{
+    while (!mcu->sliced && ew_work(&mcu->core, now_us)) {
+    }
 }
 
 void ewl_encoder(ewl_t *mcu, const int32_t *position, const int32_t *effort, uint8_t axes, uint64_t now_us)

@@ -20,6 +20,11 @@ void ewl_rx(ewl_t *mcu, const uint8_t *bytes, size_t count, uint64_t now_us); /*
 size_t ewl_tx(ewl_t *mcu, uint8_t *bytes, size_t capacity);                   /* host link, MCU to host */
 void ewl_tick(ewl_t *mcu, uint64_t now_us);                                   /* one control tick (1 ms) */
 
+/* What may wait (ew_work) is done within the call that caused it, frame by frame, unless it is the caller's: then a slice a call
+ * of ewl_work, which returns 1 while there is more. */
+void ewl_slices(ewl_t *mcu, uint8_t callers);
+uint8_t ewl_work(ewl_t *mcu, uint64_t now_us);
+
 /* Drive side without a stream: encoder and effort in, setpoint out (micro-units). */
 void ewl_encoder(ewl_t *mcu, const int32_t *position, const int32_t *effort, uint8_t axes, uint64_t now_us);
 /* Number of axes written; *enable is 1 while the drive is on. */

@@ -52,6 +52,7 @@ void ewl_can_rx(ewl_t *mcu, uint16_t id, const uint8_t *data, uint8_t count, uin
     ew_can_frame_t frame;
     if (fill(&frame, id, data, count, flags)) {
         ew_can_rx(&mcu->core, &frame, now_us, now_us);
+        ewl_finish_work(mcu, now_us);
     }
 }
 

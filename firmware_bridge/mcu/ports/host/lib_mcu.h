@@ -7,5 +7,9 @@ struct ewl {
     ew_t core;
     ew_noinit_t noinit;
     uint32_t seed;
+    bool sliced; /* the caller calls ewl_work */
 };
+
+/* Unless the caller does it. */
+void ewl_finish_work(ewl_t *mcu, uint64_t now_us);
 #endif

@@ -143,6 +143,25 @@ static void accept_newest(retained_t *kept, int which)
     }
 }
 
+static void finish_work(uint64_t now_us)
+{
+    while (ew_work(&core, now_us)) {
+    }
+}
+
+/* Frame by frame, as a board takes them. */
+static void take_link(const uint8_t *bytes, size_t count, uint64_t now_us)
+{
+    size_t from = 0u;
+    for (size_t i = 0u; i < count; i++) {
+        if ((bytes[i] == 0u) || ((i + 1u) == count)) {
+            ew_rx(&core, &bytes[from], (i + 1u) - from, now_us, now_us);
+            finish_work(now_us);
+            from = i + 1u;
+        }
+    }
+}
+
 static void receive(retained_t *kept, int which, uint64_t boot_us)
 {
     uint8_t bytes[4096];
@@ -150,7 +169,7 @@ static void receive(retained_t *kept, int which, uint64_t boot_us)
     const uint64_t now_us = monotonic_us() - boot_us;
     if (count > 0) {
         if (which == LINK) {
-            ew_rx(&core, bytes, (size_t)count, now_us, now_us);
+            take_link(bytes, (size_t)count, now_us);
         } else {
             ew_drive_rx(&core, bytes, (size_t)count, now_us);
         }
@@ -226,6 +245,7 @@ static void run(retained_t *kept, char **argv)
         }
         const uint64_t now_us = monotonic_us();
         ew_tick(&core, now_us - boot_us);
+        finish_work(now_us - boot_us);
         next_us = now_us - ((now_us - boot_us) % EW_TICK_US) + EW_TICK_US;
         tick_now = ew_ticks(&core);
         if (ew_feed_allowed(&core)) {
