@@ -94,11 +94,20 @@ def test_the_age_of_the_host_is_told_from_0_to_what_the_field_holds() -> None:
     mcu.tick(20)
     assert mcu.report().heartbeat_age_ms == 2**16 - 1, "never"
     mcu.now_us += 15_000
-    mcu.heartbeat()  # while the loop is late: the ticks that are caught up lie before it
+    mcu.heartbeat()  # while the loop is late: what is caught up is told as the newest of these ticks found it
     mcu.inbox.clear()
     mcu.tick()
-    assert [s.heartbeat_age_ms for s in mcu.inbox if isinstance(s, m.State)] == [0]
-    sent_us = mcu.now_us - 1000
+    assert [s.heartbeat_age_ms for s in mcu.inbox if isinstance(s, m.State)] == [1]
+    mcu.slices()
+    mcu.tick(10)
+    mcu.now_us += 500
+    mcu.heartbeat()  # after the tick of which the STATE that is due tells
+    mcu.inbox.clear()
+    mcu.work()
+    assert [s.heartbeat_age_ms for s in mcu.pump() if isinstance(s, m.State)] == [0]
+    mcu.lib.ewl_slices(mcu.handle, 0)
+    sent_us = mcu.now_us
+    mcu.now_us += 500
     for _ in range(2**16 + 100):
         mcu.now_us += 1000
         mcu.lib.ewl_tick(mcu.handle, mcu.now_us)
