@@ -97,7 +97,7 @@ TARGETS: dict[str, Target] = {
     **_MPS2,
     **_board("ast1030-evb", "cortex-m4"),  # throughput: UARTs with FIFOs
     # 64 KB of RAM, so half of the timeline; a watchdog that cannot be switched off.
-    **_board("lm3s6965evb", "cortex-m3", "-DEW_TIMELINE_KNOTS=32"),
+    **_board("lm3s6965evb", "cortex-m3", "-DEW_TIMELINE_KNOTS=32u"),
     # NUCLEO-G474RE. No float in the core, so none of the part's float unit either.
     "stm32g474": _STM32G474,
     # The same with the host link on the part's own USB, a virtual serial port; its pins are those of the CAN host link.

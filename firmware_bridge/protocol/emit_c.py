@@ -11,6 +11,7 @@ from firmware_bridge.protocol.definition import (
     ENUMERATIONS,
     MESSAGES,
     SIZES,
+    Constant,
     Field,
     Message,
     schema_hash,
@@ -144,7 +145,7 @@ def _can_class() -> list[str]:
     """The priority of a message by its type; the last class takes the rest."""
     classes = can_classes()
     lines = [
-        f"#define EW_CAN_CLASSES {len(classes)}",
+        f"#define EW_CAN_CLASSES {len(classes)}u",
         f"#define EW_CAN_FD_LENGTHS {', '.join(f'{length}u' for length in CAN_FD_LENGTHS)} /* by length code */",
         "",
         "/* Priority of a message on CAN, either direction. What nobody knows is answered that it is unknown. */",
@@ -157,6 +158,13 @@ def _can_class() -> list[str]:
         lines += [f"    case EW_MSG_{snake(m.name).upper()}:" for m in ON_CAN if m.can_class == value.name]
         lines += [f"        class = EW_CAN_CLASS_{value.name};", "        break;"]
     return [*lines, "    default:", "        break;", "    }", "    return class;", "}", ""]
+
+
+def unsigned(constant: Constant) -> bool:
+    """Numbers of things and bit masks are unsigned in C; times and limits are compared with what may be negative."""
+    name = constant.name
+    counted = re.search(r"^CAN_|_(AXES|KNOTS|BYTES|TICKS|TICK|RESETS)$|_FLAG_|_ERR_", name)
+    return counted is not None and not name.endswith("_US")
 
 
 def emit_c() -> str:
@@ -173,7 +181,7 @@ def emit_c() -> str:
         f"#define EW_SCHEMA_HASH {schema_hash():#010x}u",
         "",
     ]
-    lines += [f"#define EW_{c.name} {c.value} /* {c.doc} */" for c in CONSTANTS]
+    lines += [f"#define EW_{c.name} {c.value}{'u' * unsigned(c)} /* {c.doc} */" for c in CONSTANTS]
     for enumeration in ENUMERATIONS:
         prefix = snake(enumeration.name).upper().removeprefix("MCU_")
         lines += ["", f"/* {enumeration.doc} */", "enum {"]

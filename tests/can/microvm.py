@@ -22,7 +22,7 @@ from firmware_bridge.host.emulator import Emulator, EmulatorOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "microvm"
-MODULES = ("virtio_pci", "9pnet_virtio", "9p", "can-raw", "vcan", "slcan")
+MODULES = ("virtio_pci", "9pnet_virtio", "9p", "can-raw", "vcan", "slcan", "virtio_console")
 TIMEOUT_S = 900.0
 TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "apt-get": "apt", "dpkg-deb": "dpkg"}
 
@@ -104,7 +104,7 @@ def initramfs(modules: Path) -> Path:
             "cp /bin/busybox /dev/busybox",  # writable in there, and has ip
             "ip link set lo up",
             f"cd /host && chroot /host /bin/sh -c 'cd {ROOT} && PYTHONDONTWRITEBYTECODE=1 exec {sys.executable} "
-            "-m tests.can.microvm_guest /dev/ttyS1'",
+            "-m tests.can.microvm_guest /dev/hvc0'",
             'echo "GUEST EXIT $?"',
             "sync; poweroff -f",
         ]) + "\n",
@@ -131,7 +131,7 @@ def main() -> int:
             "-no-reboot", "-kernel", str(image), "-initrd", str(archive),
             "-append", "console=ttyS0 quiet panic=-1 no_timer_check",
             "-serial", "stdio", "-chardev", f"serial,path={emulator.can_tty},id=can",
-            "-device", "isa-serial,chardev=can",
+            "-device", "virtio-serial-pci", "-device", "virtconsole,chardev=can",
             "-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=root,mount_tag=root",
         ]  # fmt: skip
@@ -142,6 +142,7 @@ def main() -> int:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             errors="replace", start_new_session=True,
         ) as machine:  # fmt: skip
+            emulator._prefer(machine.pid)  # two emulators that talk to each other want the same share of a core
             assert machine.stdout is not None
             os.set_blocking(machine.stdout.fileno(), True)
             try:

@@ -297,7 +297,7 @@ static void motor_bus(void)
         on_frame(&frame);
         fetched++;
     }
-    must(fetched < 20 + EW_MAX_AXES, "frames without end");
+    must(fetched < 20 + (int)EW_MAX_AXES, "frames without end");
 }
 
 /* ---- a round ---- */

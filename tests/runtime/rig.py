@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +25,12 @@ from edge_wam.planner_wire import Ready
 from edge_wam.process import ProcessSpec
 from edge_wam.realtime import Pacer
 from edge_wam.shm import FrameRing, Mailbox
-from edge_wam.supervisor import SourceContext
+from edge_wam.supervisor import Session, SourceContext
 from firmware_bridge.errors import TransportClosed
 from firmware_bridge.host.plant_port import PlantPort
 from firmware_bridge.host.transport import open_unix
 from tests.runtime.robot import ROBOT_FILE
+from tests.support.stalls import Witness
 
 HOME = np.array([0.0, 0.6, 0.2, 0.0])
 HASH = "ab" * 32
@@ -210,3 +211,34 @@ class Rig:
     def close(self) -> None:
         self.mode.close()
         os.close(self.mode.fd)
+
+
+class Running:
+    """A session with the rig: ``rig, session = running``. :meth:`renew` begins another one in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+        self._open()
+
+    def _open(self) -> None:
+        folder = self._folder / f"session-{self._count}"
+        folder.mkdir()
+        self.witness = Witness()
+        self.witness.__enter__()
+        self.rig = Rig(folder)
+        self.session = Session(config(folder), sources=self.rig.sources, policy=POLICY)
+
+    def renew(self) -> None:
+        self.close()
+        self._count += 1
+        self._open()
+
+    def close(self) -> None:
+        self.session.close()
+        self.rig.close()
+        self.witness.__exit__()
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.rig
+        yield self.session

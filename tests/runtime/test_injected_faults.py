@@ -24,7 +24,7 @@ from edge_wam.status import Phase
 from edge_wam.supervisor import EpisodeResult, Session, SessionError
 from firmware_bridge.hil.gdb_stub import GdbStub
 from firmware_bridge.host import tap
-from tests.runtime.rig import POLICY, Drive, Rig, assert_limits_held, config
+from tests.runtime.rig import POLICY, Drive, Rig, Running, assert_limits_held, config
 from tests.runtime.robot import robot
 
 ROBOT = robot()
@@ -39,31 +39,31 @@ LOADED = ("CONTROL_LATE", "CAMERA_SLOW")
 """What a busy test machine may add to any episode; neither takes anything away from the arm."""
 
 
+REAL_TIME = True
+
+
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[tuple[Rig, Session]]:
+def own(tmp_path: Path) -> Iterator[Running]:
     """A session of this test alone, for what cannot be made good again."""
-    rig = Rig(tmp_path)
-    with Session(config(tmp_path), sources=rig.sources, policy=POLICY) as session:
-        yield rig, session
-    rig.close()
+    running = Running(tmp_path)
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, Session]]:
-    folder = tmp_path_factory.mktemp("shared")
-    rig = Rig(folder)
-    with Session(config(folder), sources=rig.sources, policy=POLICY) as session:
-        yield rig, session
-    rig.close()
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    running = Running(tmp_path_factory.mktemp("shared"))
+    yield running
+    running.close()
 
 
 @pytest.fixture
-def rig(shared: tuple[Rig, Session]) -> Rig:
-    return shared[0]
+def rig(shared: Running) -> Rig:
+    return shared.rig
 
 
 @pytest.fixture
-def session(shared: tuple[Rig, Session]) -> Session:
+def session(shared: Running) -> Session:
     """The shared session, made good by the operator."""
     rig, session = shared
     rig.mode.put(b"run")
@@ -98,7 +98,7 @@ def names(result: EpisodeResult) -> list[str]:
     return [fault.name for fault in result.faults if fault.name not in LOADED]
 
 
-def test_an_undisturbed_session_runs_several_episodes_and_records_all_of_them(own: tuple[Rig, Session]) -> None:
+def test_an_undisturbed_session_runs_several_episodes_and_records_all_of_them(own: Running) -> None:
     rig, session = own
     for _ in range(2):
         result = session.run_episode("sweep", duration_s=1.5)
@@ -230,7 +230,7 @@ def test_a_nonsense_answer_is_refused_and_the_arm_coasts_then_holds(
     assert (rig.drive.setpoint[:, 2] <= limit).all() and np.isfinite(rig.drive.setpoint).all()
 
 
-def test_ctrl_c_stops_the_arm_in_order_and_closes_the_recording(own: tuple[Rig, Session]) -> None:
+def test_ctrl_c_stops_the_arm_in_order_and_closes_the_recording(own: Running) -> None:
     rig, session = own
     timer = threading.Timer(2.5, session.stop.set)
     timer.start()
@@ -246,7 +246,7 @@ def test_ctrl_c_stops_the_arm_in_order_and_closes_the_recording(own: tuple[Rig, 
     assert [m for m in recording if m.topic == "/event"] and recording.complete
 
 
-def test_sigterm_to_the_control_process_is_a_controlled_stop(own: tuple[Rig, Session]) -> None:
+def test_sigterm_to_the_control_process_is_a_controlled_stop(own: Running) -> None:
     rig, session = own
     pid = session.children["control"].pid
     with pytest.raises(SessionError, match="ended with 0"):
@@ -258,7 +258,7 @@ def test_sigterm_to_the_control_process_is_a_controlled_stop(own: tuple[Rig, Ses
     assert len(list(recording)) > 100 and recording.complete
 
 
-def test_a_dead_camera_process_is_an_event_not_a_silent_restart(own: tuple[Rig, Session]) -> None:
+def test_a_dead_camera_process_is_an_event_not_a_silent_restart(own: Running) -> None:
     _, session = own
     pid = session.children["camera"].pid
     result, _ = run_and(session, lambda: os.kill(pid, signal.SIGKILL))

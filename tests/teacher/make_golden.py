@@ -9,6 +9,7 @@ its cross attention, and the attention module that casts to bfloat16. Its sample
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.teacher.config import TeacherConfig
+from distill.teacher.encoders import IMAGE, TEXT, VIDEO
 from tests.teacher.tiny import CONFIGS, draw, inputs, weights
+from tests.teacher.tiny_encoders import (
+    TINY_IMAGE,
+    TINY_TEXT,
+    TINY_VIDEO,
+    TINY_VIDEO38,
+    image_input,
+    text_input,
+    video_input,
+)
 
 GOLDEN = Path(__file__).with_name("golden.npz")
 BLOCKS = {"14b": 3, "5b": 2}
@@ -129,9 +140,40 @@ def training() -> dict[str, np.ndarray]:
     return {"train.times": scheduler.timesteps.numpy(), "train.weights": scheduler.linear_timesteps_weights.numpy()}
 
 
+def encoders() -> dict[str, np.ndarray]:
+    """What the three frozen encoders answer, and the names and shapes of their tensors."""
+    for name in ("torchvision", "torchvision.transforms"):  # only its picture files would need them
+        sys.modules.setdefault(name, mock.MagicMock())
+    from groot.vla.model.dreamzero.modules.wan_video_image_encoder import VisionTransformer
+    from groot.vla.model.dreamzero.modules.wan_video_text_encoder import WanTextEncoder
+    from groot.vla.model.dreamzero.modules.wan_video_vae import VideoVAE38_, VideoVAE_
+
+    def filled(module: torch.nn.Module, prefix: str) -> torch.nn.Module:
+        drawn = weights({prefix + name: tuple(value.shape) for name, value in module.state_dict().items()})
+        module.load_state_dict({name.removeprefix(prefix): value for name, value in drawn.items()})
+        shapes.update({name: tuple(value.shape) for name, value in drawn.items()})
+        return module.eval()
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    text = filled(WanTextEncoder(**TINY_TEXT), TEXT)
+    image = filled(VisionTransformer(**TINY_IMAGE), IMAGE + "visual.")
+    out = {}
+    with torch.no_grad():
+        tokens, mask = text_input()
+        out["text"] = text(tokens, mask) * mask[..., None]
+        out["image"] = image(image_input(), use_31_block=True)
+        for name, kind, sizes in (("video", VideoVAE_, TINY_VIDEO), ("video38", VideoVAE38_, TINY_VIDEO38)):
+            video = filled(kind(**sizes), f"{name}/{VIDEO}")
+            channels = sizes["z_dim"]
+            scale = [torch.linspace(-0.5, 0.5, channels), 1.0 / torch.linspace(0.5, 2.0, channels)]
+            out[name] = video.encode(video_input(), scale)
+    found = {f"encoder.{name}": value.numpy() for name, value in out.items()}
+    return found | {"encoder.shapes": np.array(json.dumps({name: list(shape) for name, shape in shapes.items()}))}
+
+
 def main(folder: str) -> None:
     sys.path.insert(0, folder)
-    np.savez_compressed(GOLDEN, **forwards("14b"), **forwards("5b"), **samples(), **training())
+    np.savez_compressed(GOLDEN, **forwards("14b"), **forwards("5b"), **samples(), **training(), **encoders())
 
 
 if __name__ == "__main__":

@@ -35,7 +35,6 @@ static void read_noinit(ew_t *ew)
     if ((ew->reset_cause == EW_RESET_CAUSE_HARD_FAULT) && (n->fault != EW_FAULT_WATCHDOG_STORM)) {
         n->fault = EW_FAULT_HARD_FAULT;
     }
-    n->mark_magic = 0u;
     n->boots++;
 }
 
@@ -52,6 +51,18 @@ static void choose_session(ew_t *ew)
     }
     ew->session = session;
     ew->noinit->session = session;
+}
+
+/* The mark goes last: should the supply fail before the record is sealed, the next boot finds the reset in its name again. A
+ * watchdog reset that is counted twice is a fault too many, one that is forgotten would be one too few. */
+static void take_over(ew_t *ew)
+{
+    volatile ew_noinit_t *n = ew->noinit;
+    read_noinit(ew);
+    ew_renew_nonce(ew);
+    choose_session(ew);
+    ew_save_noinit(ew);
+    n->mark_magic = 0u;
 }
 
 /* Every result is collected before one of them is judged. */
@@ -120,10 +131,7 @@ void ew_init(ew_t *ew, const ew_port_info_t *port, ew_noinit_t *noinit, uint64_t
     ew_drives_init(&ew->bus, port->drive_buses, port->servo_slack_us);
     ew->tick_us = ((int64_t)now_us / EW_TICK_US) * EW_TICK_US;
     ew->state = EW_STATE_BOOT;
-    read_noinit(ew);
-    ew_renew_nonce(ew);
-    choose_session(ew);
-    ew_save_noinit(ew);
+    take_over(ew);
     boot_state(ew, (int64_t)now_us);
     /* The reset may have cut a frame in two: end it, or the host would lose the HELLO with it. */
     ew->tx[0] = 0u;

@@ -21,7 +21,7 @@ uint8_t ew_can_fd_length(uint8_t count)
 {
     static const uint8_t lengths[] = {EW_CAN_FD_LENGTHS};
     uint8_t code = 0u;
-    while ((code < (sizeof lengths - 1u)) && (lengths[code] < count)) {
+    while ((code < (sizeof(lengths) - 1u)) && (lengths[code] < count)) {
         code++;
     }
     return lengths[code];
@@ -162,7 +162,8 @@ size_t ew_can_receive(ew_can_rx_t *rx, const ew_can_frame_t *frame, int64_t stam
     const bool of_open = slot->open && (slot->transfer == transfer) && (slot->frame_id == frame->id) &&
                          (slot->fd == frame->fd);
     const bool toggles = (tail & TAIL_TOGGLE) == slot->toggle;
-    if (of_open && !toggles && repeats_last(slot, frame, count) && (start == (slot->count == slot->last))) {
+    const bool one_so_far = slot->count == slot->last;
+    if (of_open && !toggles && repeats_last(slot, frame, count) && (start == one_so_far)) {
         rx->duplicates++;
         return 0u;
     }

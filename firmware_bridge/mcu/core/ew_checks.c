@@ -1,7 +1,7 @@
 /* May the watchdog be fed? Only when everybody on the list has reported since the last time; the memory check is done here. */
 #include "ew_core.h"
 
-#define BIT(check) ((uint8_t)(1u << (check)))
+#define BIT(check) ((uint8_t)(1u << (uint32_t)(check)))
 /* What the core itself reports; a port adds its own in ew_port_info_t.checks. */
 #define CORE_CHECKS (BIT(EW_CHECK_TICK) | BIT(EW_CHECK_ENCODER) | BIT(EW_CHECK_MEMORY))
 #define SLICE_BYTES 64u /* of code in one tick: a pass over 128 kB takes two seconds */
@@ -60,10 +60,10 @@ static bool table_changed(ew_t *ew)
 static bool code_changed(ew_t *ew)
 {
     const uint32_t left = ew->port.code_bytes - ew->code_at;
-    const uint32_t count = (left < SLICE_BYTES) ? left : SLICE_BYTES;
-    if (count == 0u) {
+    if (left == 0u) {
         return false;
     }
+    const uint32_t count = (left < SLICE_BYTES) ? left : SLICE_BYTES;
     ew->code_crc = ew_crc32c(&ew->port.code[ew->code_at], count, ew->code_crc);
     ew->code_at += count;
     if (ew->code_at < ew->port.code_bytes) {

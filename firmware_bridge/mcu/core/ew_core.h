@@ -13,7 +13,7 @@
 #define EW_EVENTS 16u      /* events that wait for their EVENT_ACK */
 #define EW_CATCH_UP 20u    /* ticks run at once after a stall; the rest is skipped and counted */
 #define EW_LATE_BINS 8u
-#define EW_DRIVE_FRAME_BYTES (((1 + 5 + (4 * EW_MAX_AXES)) + EW_CRC_BYTES) + 2) /* SETPOINT, encoded */
+#define EW_DRIVE_FRAME_BYTES (((1u + 5u + (4u * EW_MAX_AXES)) + EW_CRC_BYTES) + 2u) /* SETPOINT, encoded */
 #define EW_NEVER_US INT64_MIN
 
 typedef struct {

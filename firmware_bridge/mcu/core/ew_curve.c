@@ -2,7 +2,7 @@
 
 #define FINE 256 /* steps of a sub in the coefficients of a cubic */
 /* Secants are cut here: far above any velocity limit (1e8 um/s is 2^42.6), and a cubic of 10 s still fits. */
-#define SECANT_MAX ((int64_t)1 << 44)
+#define SECANT_MAX INT64_C(0x100000000000) /* 2^44 */
 
 static int64_t clamp(int64_t value, int64_t bound)
 {
@@ -48,7 +48,8 @@ static int64_t ratio(int64_t value, uint32_t bits, int64_t divisor)
         whole |= digit(&rest, (low >> 16) & 255u, d) << 16;
         whole |= digit(&rest, (low >> 8) & 255u, d) << 8;
         whole |= digit(&rest, low & 255u, d);
-        quotient = ((uint64_t)(high / d) << 32) | whole;
+        const uint32_t top = high / d;
+        quotient = ((uint64_t)top << 32) | whole;
         for (uint32_t done = 0u; done < bits; done += 8u) {
             quotient = (quotient << 8) | digit(&rest, 0u, d);
         }
@@ -66,7 +67,7 @@ static int64_t rounded(int64_t fine)
 
 int64_t ew_curve_secant(int64_t way, int64_t time_us)
 {
-    const int64_t near = (int64_t)1 << 38; /* as far as an axis goes between two knots: one division does it */
+    const int64_t near = INT64_C(0x4000000000); /* 2^38, as far as an axis goes between two knots: one division does it */
     if ((way < near) && (way > -near)) {
         return clamp((way * EW_SLOPE_US) / time_us, SECANT_MAX);
     }
@@ -77,12 +78,16 @@ int64_t ew_curve_secant(int64_t way, int64_t time_us)
 
 ew_place_t ew_curve_place(const ew_knot_t *a, const ew_knot_t *b, int64_t now_us)
 {
-    const uint64_t length = (uint64_t)(b->at_us - a->at_us);
+    const int64_t length_us = b->at_us - a->at_us;
+    const uint64_t length = (uint64_t)length_us;
     ew_place_t place = {a, b, 0u, 0u, now_us >= b->at_us};
     if (place.whole) {
         place.at = UINT32_MAX;
     } else if (now_us > a->at_us) {
-        place.at = (uint32_t)(((uint64_t)(now_us - a->at_us) << 32) / length);
+        const int64_t over_us = now_us - a->at_us;
+        place.at = (uint32_t)(((uint64_t)over_us << 32) / length);
+    } else {
+        /* it has not begun */
     }
     if (length > (uint64_t)EW_TICK_US) {
         place.tick = (uint32_t)(((uint64_t)EW_TICK_US << 32) / length);

@@ -12,7 +12,7 @@
 #define EW_TIMELINE_KNOTS EW_MAX_KNOTS
 #endif
 
-#define EW_SLOPE_US ((int64_t)1 << 24) /* slopes are per this time */
+#define EW_SLOPE_US INT64_C(0x1000000) /* slopes are per this time, 2^24 us */
 
 /* The kind of curve from a knot to the next one. */
 enum {

@@ -32,11 +32,11 @@ typedef struct {
     uint8_t lock_at;         /* write lock of the non-volatile part */
     bool high_first;
     bool sync_read;
-} model_t;
+} servo_model_t;
 
 #define TURN_NRAD INT64_C(6283185307)
 
-static const model_t models[] = {
+static const servo_model_t models[] = {
     [EW_FEETECH_MODEL_NONE] = {0u, 0u, 0, 0, 0u, 0u, 0u, false, false},
     [EW_FEETECH_MODEL_STS3215] = {777u, 4096u, TURN_NRAD, 1910000, 31u, 33u, 55u, false, true},
     [EW_FEETECH_MODEL_STS3215_12V] = {777u, 4096u, TURN_NRAD, 2940000, 31u, 33u, 55u, false, true},
@@ -44,13 +44,13 @@ static const model_t models[] = {
     [EW_FEETECH_MODEL_SM8512BL] = {11272u, 4096u, TURN_NRAD, 8340000, 31u, 33u, 55u, false, true},
     [EW_FEETECH_MODEL_SCS0009] = {1284u, 1024u, INT64_C(5235987756), 225000, 18u, 0u, 48u, true, false},
 };
-#define MODELS ((uint8_t)(sizeof models / sizeof models[0]))
+#define MODELS ((uint8_t)(sizeof(models) / sizeof(models[0])))
 
 enum { ASK_NOTHING = 0, ASK_POSITION, ASK_IDENTITY, ASK_LOCK, ASK_OFF, ASK_TORQUE };
 enum { STEP_IDENTITY = 0, STEP_LOCK, STEP_OFF, STEP_DONE };
 enum { JOB_GOALS = 0, JOB_ENABLE, JOB_SYNC_READ, JOB_READ, JOB_EXTRA = JOB_READ + EW_MAX_AXES, JOB_DONE };
 
-static const model_t *model_of(const ew_axis_drive_t *drive)
+static const servo_model_t *model_of(const ew_axis_drive_t *drive)
 {
     return &models[drive->set.model];
 }
@@ -58,6 +58,12 @@ static const model_t *model_of(const ew_axis_drive_t *drive)
 static bool is_servo(const ew_drives_t *drives, uint8_t axis)
 {
     return ew_drive_is(drives, axis, EW_DRIVE_KIND_FEETECH);
+}
+
+static uint16_t axis_bit(uint8_t axis)
+{
+    const uint32_t bit = (uint32_t)1u << axis;
+    return (uint16_t)bit;
 }
 
 static bool identified(const ew_axis_drive_t *drive)
@@ -80,13 +86,14 @@ static int32_t flaw(const ew_drive_set_t *set)
 
 static bool goal_of(const ew_drive_set_t *set, int32_t micro, uint16_t *goal)
 {
-    const model_t *model = &models[set->model];
+    const servo_model_t *model = &models[set->model];
     int64_t shaft;
     if (!ew_shaft_position(set, micro, &shaft)) {
         return false;
     }
-    const int64_t raw = ((int64_t)model->steps / 2) + ew_nearest(shaft * model->steps, model->range_nrad);
-    const bool inside = (raw >= 0) && (raw < (int64_t)model->steps);
+    const int64_t steps = (int64_t)model->steps;
+    const int64_t raw = (steps / 2) + ew_nearest(shaft * steps, model->range_nrad);
+    const bool inside = (raw >= 0) && (raw < steps);
     *goal = inside ? (uint16_t)raw : 0u;
     return inside;
 }
@@ -121,7 +128,8 @@ static void plan(ew_drives_t *drives)
         /* heads of SYNC WRITE and SYNC READ, and the one transaction more: READ of one byte and its answer */
         wire_us += (2 * ((8 * BYTE_US) + GAP_US)) + (15 * BYTE_US) + slowest_us + GAP_US;
     }
-    drives->servo.cycle_us = (uint32_t)(((wire_us + EW_TICK_US - 1) / EW_TICK_US) * EW_TICK_US);
+    const int64_t cycle_us = ((wire_us + EW_TICK_US - 1) / EW_TICK_US) * EW_TICK_US;
+    drives->servo.cycle_us = (uint32_t)cycle_us;
 }
 
 /* ---- what is sent ---- */
@@ -222,7 +230,7 @@ static size_t sync_read(ew_drives_t *drives, uint8_t *bytes)
         const ew_axis_drive_t *drive = &drives->drive[axis];
         if (is_servo(drives, axis) && identified(drive) && model_of(drive)->sync_read) {
             bytes[at] = (uint8_t)drive->set.address;
-            drives->servo.awaited |= (uint16_t)(1u << axis);
+            drives->servo.awaited |= axis_bit(axis);
             at++;
         }
     }
@@ -239,7 +247,7 @@ static size_t ask(ew_drives_t *drives, uint8_t axis, uint8_t what, uint8_t *byte
                   uint8_t value)
 {
     drives->servo.asked = what;
-    drives->servo.awaited = (uint16_t)(1u << axis);
+    drives->servo.awaited = axis_bit(axis);
     bytes[5] = address;
     bytes[6] = value;
     return ew_ft_seal(bytes, (uint8_t)drives->drive[axis].set.address, instruction, 2u);
@@ -258,7 +266,7 @@ static size_t read_one(ew_drives_t *drives, uint8_t axis, uint8_t *bytes)
 static size_t extra_for(ew_drives_t *drives, uint8_t axis, uint8_t *bytes)
 {
     const ew_axis_drive_t *drive = &drives->drive[axis];
-    const model_t *model = model_of(drive);
+    const servo_model_t *model = model_of(drive);
     if (drive->phase == EW_DRIVE_REFUSED) {
         return 0u;
     }
@@ -383,30 +391,37 @@ size_t ew_feetech_last_words(uint8_t *bytes)
 
 /* ---- what comes back ---- */
 
-static void on_identity(ew_drives_t *drives, ew_axis_drive_t *drive, const uint8_t *from_model, int64_t now_us)
+/* Where an address of the servo's memory is in an answer that begins with its model. */
+static const uint8_t *field_of(const uint8_t *answer, uint8_t address)
 {
-    const model_t *model = model_of(drive);
+    return &answer[address - (uint8_t)EW_FT_AT_MODEL];
+}
+
+static void on_identity(ew_drives_t *drives, ew_axis_drive_t *drive, const uint8_t *answer, int64_t now_us)
+{
+    const servo_model_t *model = model_of(drive);
     const bool high_first = model->high_first;
-#define AT(address) (&from_model[(address) - EW_FT_AT_MODEL])
     uint32_t reasons = 0u;
     uint16_t low = 0u;
     uint16_t high = 0u;
-    if ((ew_ft_word(AT(EW_FT_AT_MODEL), high_first) != model->number) || (*AT(EW_FT_AT_NUMBER) != drive->set.address)) {
+    if ((ew_ft_word(field_of(answer, EW_FT_AT_MODEL), high_first) != model->number) ||
+        (*field_of(answer, EW_FT_AT_NUMBER) != drive->set.address)) {
         reasons |= EW_DRIVE_ERR_MODEL;
     }
-    if ((*AT(EW_FT_AT_ANSWERS) != 1u) || ((*AT(EW_FT_AT_PROTECTION) & PROTECTIONS) != PROTECTIONS) ||
-        ((model->mode_at != 0u) && (*AT(model->mode_at) != 0u))) {
+    if ((*field_of(answer, EW_FT_AT_ANSWERS) != 1u) ||
+        ((*field_of(answer, EW_FT_AT_PROTECTION) & PROTECTIONS) != PROTECTIONS) ||
+        ((model->mode_at != 0u) && (*field_of(answer, model->mode_at) != 0u))) {
         reasons |= EW_DRIVE_ERR_SETUP;
     }
     (void)goal_of(&drive->set, drive->span.position_min, &low);
     (void)goal_of(&drive->set, drive->span.position_max, &high);
     const uint16_t first = (low < high) ? low : high; /* a negative ratio turns them round */
     const uint16_t last = (low < high) ? high : low;
-    if ((ew_ft_word(AT(EW_FT_AT_ANGLE_MIN), high_first) > first) || (ew_ft_word(AT(EW_FT_AT_ANGLE_MAX), high_first) < last)) {
+    if ((ew_ft_word(field_of(answer, EW_FT_AT_ANGLE_MIN), high_first) > first) ||
+        (ew_ft_word(field_of(answer, EW_FT_AT_ANGLE_MAX), high_first) < last)) {
         reasons |= EW_DRIVE_ERR_RANGE;
     }
-    drive->delay_us = (uint16_t)(DELAY_STEP_US * *AT(EW_FT_AT_DELAY));
-#undef AT
+    drive->delay_us = (uint16_t)(DELAY_STEP_US * *field_of(answer, EW_FT_AT_DELAY));
     if (reasons != 0u) {
         ew_drive_refuse(drive, reasons, now_us);
     } else {
@@ -418,7 +433,7 @@ static void on_identity(ew_drives_t *drives, ew_axis_drive_t *drive, const uint8
 
 static void on_present(ew_axis_drive_t *drive, const uint8_t *p, int64_t now_us)
 {
-    const model_t *model = model_of(drive);
+    const servo_model_t *model = model_of(drive);
     const int64_t steps = (int64_t)model->steps;
     const uint16_t raw = ew_ft_word(&p[0], model->high_first);
     const int64_t speed = ew_ft_signed(ew_ft_word(&p[2], model->high_first), SPEED_SIGN);
@@ -495,13 +510,13 @@ static void on_packet(ew_drives_t *drives, const uint8_t *packet, int64_t now_us
     while ((axis < drives->axes) && (!is_servo(drives, axis) || (drives->drive[axis].set.address != packet[2]))) {
         axis++;
     }
-    const bool awaited = (axis < drives->axes) && ((bus->awaited & (1u << axis)) != 0u) &&
+    const bool awaited = (axis < drives->axes) && ((bus->awaited & axis_bit(axis)) != 0u) &&
                          (packet[3] == (parameters_awaited(drives, axis) + 2u));
     if (!awaited) {
         drives->bad++; /* a servo that nobody asked, or an echo of our own words */
         return;
     }
-    bus->awaited &= (uint16_t)~(1u << axis);
+    bus->awaited ^= axis_bit(axis); /* it is set */
     bus->free_us = now_us + GAP_US;
     drives->frames++;
     drives->drive[axis].errors = (drives->drive[axis].errors & ~(uint32_t)0xFFFFu) | (packet[4] & ERROR_BITS);

@@ -41,9 +41,9 @@ typedef struct {
     uint16_t position_milli_rad;
     uint32_t velocity_milli_rad_s;
     uint32_t torque_milli_nm;
-} model_t;
+} motor_model_t;
 
-static const model_t models[] = {
+static const motor_model_t models[] = {
     [EW_MIT_MODEL_NONE] = {false, 0u, 0u, 0u},
     [EW_MIT_MODEL_DM4310] = {true, 12500u, 30000u, 10000u},
     [EW_MIT_MODEL_DM4310_48V] = {true, 12500u, 50000u, 10000u},
@@ -64,7 +64,7 @@ static const model_t models[] = {
     [EW_MIT_MODEL_AK80_9] = {false, 12500u, 50000u, 18000u},
     [EW_MIT_MODEL_AK80_64] = {false, 12500u, 8000u, 144000u},
 };
-#define MODELS ((uint8_t)(sizeof models / sizeof models[0]))
+#define MODELS ((uint8_t)(sizeof(models) / sizeof(models[0])))
 
 /* The start: off, errors cleared, then its registers against what was bound, then off once more, acknowledged. */
 enum { STEP_QUIET = 0, STEP_CLEAR, STEP_MODE, STEP_POSITION, STEP_VELOCITY, STEP_TORQUE, STEP_TIMEOUT, STEP_OFF, STEP_DONE };
@@ -76,7 +76,7 @@ static uint8_t register_of(uint8_t step)
     return registers[step];
 }
 
-static const model_t *model_of(const ew_axis_drive_t *drive)
+static const motor_model_t *model_of(const ew_axis_drive_t *drive)
 {
     return &models[drive->set.model];
 }
@@ -86,12 +86,12 @@ static bool is_motor(const ew_drives_t *drives, uint8_t axis)
     return ew_drive_is(drives, axis, EW_DRIVE_KIND_MIT);
 }
 
-static int64_t position_most(const model_t *model)
+static int64_t position_most(const motor_model_t *model)
 {
     return (int64_t)model->position_milli_rad * NANO_PER_MILLI;
 }
 
-static int64_t velocity_most(const model_t *model)
+static int64_t velocity_most(const motor_model_t *model)
 {
     return (int64_t)model->velocity_milli_rad_s * NANO_PER_MILLI;
 }
@@ -328,18 +328,19 @@ uint8_t ew_mit_last_words(const ew_drives_t *drives, uint16_t *ids, uint8_t capa
 /* The value of an IEEE 754 single in thousandths, -1 if it is not a positive one below 2^21. Read by hand: no float here. */
 static int64_t milli_of_single(uint32_t bits)
 {
-    const int32_t exponent = (int32_t)((bits >> 23) & 0xFFu) - 127;
-    const int64_t mantissa = (int64_t)((bits & 0x7FFFFFu) | 0x800000u);
-    if ((bits >> 31) || (exponent < -10) || (exponent > 20)) {
+    const uint32_t biased = (bits >> 23) & 0xFFu; /* exponent + 127 */
+    const uint32_t mantissa = (bits & 0x7FFFFFu) | 0x800000u;
+    if (((bits >> 31) != 0u) || (biased < 117u) || (biased > 147u)) {
         return -1;
     }
-    return ew_nearest(mantissa * 1000, (int64_t)1 << (23 - exponent));
+    const uint64_t unit = UINT64_C(1) << (150u - biased);
+    return ew_nearest((int64_t)mantissa * 1000, (int64_t)unit);
 }
 
 /* Compares a register with what was bound; the reason to refuse it, or 0. */
 static uint32_t judge(const ew_axis_drive_t *drive, uint32_t value)
 {
-    const model_t *model = model_of(drive);
+    const motor_model_t *model = model_of(drive);
     switch (drive->step) {
     case STEP_MODE:
         return (value == 1u) ? 0u : EW_DRIVE_ERR_SETUP; /* 1: MIT */
@@ -389,7 +390,7 @@ static void on_state(ew_drives_t *drives, ew_axis_drive_t *drive, bool says_on, 
 
 static void on_feedback(ew_drives_t *drives, ew_axis_drive_t *drive, const uint8_t *data, int64_t now_us)
 {
-    const model_t *model = model_of(drive);
+    const motor_model_t *model = model_of(drive);
     const uint32_t p = ((uint32_t)data[1] << 8) | data[2];
     const uint32_t v = ((uint32_t)data[3] << 4) | ((uint32_t)data[4] >> 4);
     const uint32_t t = (((uint32_t)data[4] & 0xFu) << 8) | data[5];

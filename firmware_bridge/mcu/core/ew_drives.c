@@ -16,7 +16,7 @@ static const ew_driver_t *const drivers[EW_DRIVE_KINDS] = {
 void ew_drives_init(ew_drives_t *drives, uint8_t buses, uint32_t servo_slack_us)
 {
     drives->axes = 0u;
-    drives->buses = (uint8_t)(buses | (1u << EW_DRIVE_KIND_SIM));
+    drives->buses = (uint8_t)(buses | (1u << (uint32_t)EW_DRIVE_KIND_SIM));
     drives->servo_slack_us = servo_slack_us;
     drives->hush = HUSH;
     for (uint8_t axis = 0u; axis < EW_MAX_AXES; axis++) {

@@ -37,8 +37,8 @@ void ew_ft_put_word(uint8_t *p, uint16_t word, bool high_first)
 int32_t ew_ft_signed(uint16_t word, uint8_t sign)
 {
     const uint32_t bit = (uint32_t)1u << sign;
-    const int32_t magnitude = (int32_t)(word & (bit - 1u));
-    return ((word & bit) != 0u) ? -magnitude : magnitude;
+    const uint32_t magnitude = word & (bit - 1u);
+    return ((word & bit) != 0u) ? -(int32_t)magnitude : (int32_t)magnitude;
 }
 
 size_t ew_ft_receive(uint8_t *bytes, uint8_t *count, size_t capacity, uint8_t byte, uint32_t *broken)

@@ -5,7 +5,8 @@
  * heartbeats that waited in a buffer would keep the arm of a dead host alive. */
 static int64_t alive_at(const ew_heartbeat_t *m, int64_t stamp_us)
 {
-    if ((m->sent_us == 0u) || (m->sent_us > (uint64_t)(stamp_us + EW_HEARTBEAT_AHEAD_MAX_US))) {
+    const int64_t latest_us = stamp_us + EW_HEARTBEAT_AHEAD_MAX_US;
+    if ((m->sent_us == 0u) || (m->sent_us > (uint64_t)latest_us)) {
         return EW_NEVER_US;
     }
     const int64_t sent_us = (int64_t)m->sent_us;

@@ -156,7 +156,7 @@ uint8_t ew_on_limits_get(ew_t *ew, ew_command_t *command)
     if (!ew_unpack_limits_get(command->payload, command->count, &m)) {
         return ew_bad_length(command);
     }
-    if ((m.axis >= EW_MAX_AXES) || ((ew->limits_set & (1u << m.axis)) == 0u)) {
+    if ((m.axis >= EW_MAX_AXES) || ((ew->limits_set & ((uint32_t)1u << m.axis)) == 0u)) {
         return ew_bad_value(command, 0);
     }
     ew_send(ew, EW_MSG_LIMITS, body, ew_pack_limits(&ew->limits[m.axis], &body[EW_HEADER_BYTES]));

@@ -59,7 +59,8 @@ static bool follow_plan(ew_t *ew, int64_t now_us)
         ew_limiter_follow(&ew->axis[axis], &target[axis], &ew->bounds[axis]);
         const int64_t off = ew->axis[axis].position - target[axis].position;
         if ((off > EW_SUB) || (off < -EW_SUB)) {
-            ew->clipped |= (uint16_t)(1u << axis);
+            const uint32_t bit = (uint32_t)1u << axis;
+            ew->clipped |= (uint16_t)bit;
             ew->stats.clips++;
         }
     }

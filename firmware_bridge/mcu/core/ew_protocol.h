@@ -8,12 +8,12 @@
 
 #define EW_SCHEMA_HASH 0xf1c4c93fu
 
-#define EW_MAX_AXES 16 /* axes that one MCU drives at most */
-#define EW_MAX_KNOTS 64 /* knots that fit on the timeline */
-#define EW_MAX_BODY_BYTES 640 /* frame before COBS: header, payload and CRC */
-#define EW_HEADER_BYTES 6 /* type u8, epoch u8, seq u16, session u16 */
-#define EW_CRC_BYTES 4 /* CRC-32C (Castagnoli), little endian */
-#define EW_CHUNK_HEADER_BYTES 16 /* CHUNK payload before its samples */
+#define EW_MAX_AXES 16u /* axes that one MCU drives at most */
+#define EW_MAX_KNOTS 64u /* knots that fit on the timeline */
+#define EW_MAX_BODY_BYTES 640u /* frame before COBS: header, payload and CRC */
+#define EW_HEADER_BYTES 6u /* type u8, epoch u8, seq u16, session u16 */
+#define EW_CRC_BYTES 4u /* CRC-32C (Castagnoli), little endian */
+#define EW_CHUNK_HEADER_BYTES 16u /* CHUNK payload before its samples */
 #define EW_TICK_US 1000 /* control tick */
 #define EW_GUARD_US 2000 /* a splice takes effect no earlier than two ticks ahead */
 #define EW_LATE_MAX_US 50000 /* a chunk may start this much in the past and still be trimmed */
@@ -26,25 +26,25 @@
 #define EW_BRAKE_MAX_US 2000000 /* category 1 stop: the drive goes off after this time whatever the axes do */
 #define EW_ENCODER_TIMEOUT_US 50000 /* no encoder frame for this long while armed: fault (as shipped) */
 #define EW_TICK_GAP_MAX_US 4000 /* a tick that comes later than this after the last: fault (as shipped) */
-#define EW_NAME_BYTES 16 /* length of an axis' name on the wire */
+#define EW_NAME_BYTES 16u /* length of an axis' name on the wire */
 #define EW_CLOCK_ERROR_MAX_US 1000 /* no motion while the host knows the MCU's clock less well (as shipped) */
 #define EW_HEARTBEAT_AHEAD_MAX_US 10000 /* a heartbeat stamped farther in the future is no sign of life */
 #define EW_WINDOW_US 250000 /* length of the window in which window_max bounds the way of an axis */
-#define EW_ANSWERS_PER_TICK 32 /* commands that are answered in one control tick; more are counted and dropped */
+#define EW_ANSWERS_PER_TICK 32u /* commands that are answered in one control tick; more are counted and dropped */
 #define EW_HELLO_PERIOD_US 10000 /* HELLO is sent no more often; a request that comes sooner is answered then */
-#define EW_WATCHDOG_STORM_RESETS 3 /* so many watchdog resets ... */
+#define EW_WATCHDOG_STORM_RESETS 3u /* so many watchdog resets ... */
 #define EW_WATCHDOG_STORM_US 60000000 /* ... within this time of the MCU's own clock need a power cycle */
-#define EW_STATE_PERIOD_TICKS 10 /* STATE every 10 ms */
-#define EW_STATS_PERIOD_TICKS 1000 /* STATS every second */
+#define EW_STATE_PERIOD_TICKS 10u /* STATE every 10 ms */
+#define EW_STATS_PERIOD_TICKS 1000u /* STATS every second */
 #define EW_EVENT_RESEND_US 100000 /* an unacknowledged EVENT is sent again */
 #define EW_EFFORT_TIME_US 50000 /* more than effort_max in every report for this long: fault; a start may pass */
 #define EW_ENCODER_SLACK_US 20000 /* reports come late and bunched: so much is added to the time between two */
-#define EW_CAN_ID_ESTOP 1 /* the one identifier that stops, whatever its frame carries, for every node */
-#define EW_CAN_TO_HOST 128 /* direction bit of a CAN identifier, set from MCU to host */
-#define EW_CAN_NODE_MAX 7 /* CAN nodes are 1 to 7; 0 is everybody */
-#define EW_CAN_CLASSIC_BYTES 8 /* a full classic CAN frame */
-#define EW_CAN_FRAME_BYTES 64 /* a full CAN FD frame */
-#define EW_CAN_PADDING_MAX 15 /* zeros in the last frame of an FD transfer: 49 bytes go into a frame of 64 */
+#define EW_CAN_ID_ESTOP 1u /* the one identifier that stops, whatever its frame carries, for every node */
+#define EW_CAN_TO_HOST 128u /* direction bit of a CAN identifier, set from MCU to host */
+#define EW_CAN_NODE_MAX 7u /* CAN nodes are 1 to 7; 0 is everybody */
+#define EW_CAN_CLASSIC_BYTES 8u /* a full classic CAN frame */
+#define EW_CAN_FRAME_BYTES 64u /* a full CAN FD frame */
+#define EW_CAN_PADDING_MAX 15u /* zeros in the last frame of an FD transfer: 49 bytes go into a frame of 64 */
 #define EW_CAN_FRAME_TIMEOUT_US 100000 /* the rest of a CAN transfer comes so soon after a frame, or not at all */
 #define EW_POSITION_ABS_MAX 100000000 /* limit table: largest |position|, micro-units */
 #define EW_VELOCITY_MAX_MAX 100000000 /* limit table: largest velocity, micro-units/s */
@@ -55,24 +55,24 @@
 #define EW_EFFORT_MAX_MAX 2000000000 /* limit table: largest effort, micro-N m or micro-N */
 #define EW_LSB_MAX 6000 /* limit table: largest micro-units per LSB of the i16 encoding */
 #define EW_DRIVE_RATIO_MAX 1000000 /* drive binding: largest |numerator| and denominator of the ratio */
-#define EW_DRIVE_ERR_MODEL 65536 /* drive error: not the model, number or scale that was bound */
-#define EW_DRIVE_ERR_SETUP 131072 /* drive error: wrong mode, protections off, or instructions not answered */
-#define EW_DRIVE_ERR_RANGE 262144 /* drive error: its own position limits are narrower than those of the axis */
-#define EW_DRIVE_ERR_TIMEOUT 524288 /* drive error: its own watchdog is off, so it would hold on for ever */
-#define EW_DRIVE_ERR_VALUE 1048576 /* drive error: it reported a number outside of what its model can say */
-#define EW_DRIVE_ERR_DROPPED 2097152 /* drive error: its torque is off although it was told to be on */
-#define EW_DRIVE_ERR_SETPOINT 4194304 /* drive error: a setpoint that its numbers cannot carry */
-#define EW_HEARTBEAT_FLAG_ARMED 1 /* HEARTBEAT.flags bit 0: the host believes that the arm is armed */
-#define EW_STATE_FLAG_DRIVE_ON 1 /* STATE.flags bit 0: the drive enable is on */
-#define EW_STATE_FLAG_ENCODER_FRESH 2 /* STATE.flags bit 1: the encoder value is fresh */
-#define EW_STATE_FLAG_MOVING 4 /* STATE.flags bit 2: a commanded velocity is not zero */
-#define EW_STATE_FLAG_LIMITS_LOCKED 8 /* STATE.flags bit 3: the limit table is locked */
-#define EW_STATE_FLAG_ESTOP_LATCHED 16 /* STATE.flags bit 4: the emergency stop is latched */
-#define EW_STATE_FLAG_BRAKE_ON 32 /* STATE.flags bit 5: the holding brakes are ordered to grip */
-#define EW_STATE_FLAG_ESTOP_INPUT 64 /* STATE.flags bit 6: the emergency stop input is pressed or its wire broken */
-#define EW_STATE_FLAG_DRIVES_READY 128 /* STATE.flags bit 7: every drive is what was bound, without error */
-#define EW_SETPOINT_FLAG_ENABLE 1 /* SETPOINT.flags bit 0: drive on; without it setpoints repeat the encoder */
-#define EW_SETPOINT_FLAG_BRAKE 2 /* SETPOINT.flags bit 1: holding brake on */
+#define EW_DRIVE_ERR_MODEL 65536u /* drive error: not the model, number or scale that was bound */
+#define EW_DRIVE_ERR_SETUP 131072u /* drive error: wrong mode, protections off, or instructions not answered */
+#define EW_DRIVE_ERR_RANGE 262144u /* drive error: its own position limits are narrower than those of the axis */
+#define EW_DRIVE_ERR_TIMEOUT 524288u /* drive error: its own watchdog is off, so it would hold on for ever */
+#define EW_DRIVE_ERR_VALUE 1048576u /* drive error: it reported a number outside of what its model can say */
+#define EW_DRIVE_ERR_DROPPED 2097152u /* drive error: its torque is off although it was told to be on */
+#define EW_DRIVE_ERR_SETPOINT 4194304u /* drive error: a setpoint that its numbers cannot carry */
+#define EW_HEARTBEAT_FLAG_ARMED 1u /* HEARTBEAT.flags bit 0: the host believes that the arm is armed */
+#define EW_STATE_FLAG_DRIVE_ON 1u /* STATE.flags bit 0: the drive enable is on */
+#define EW_STATE_FLAG_ENCODER_FRESH 2u /* STATE.flags bit 1: the encoder value is fresh */
+#define EW_STATE_FLAG_MOVING 4u /* STATE.flags bit 2: a commanded velocity is not zero */
+#define EW_STATE_FLAG_LIMITS_LOCKED 8u /* STATE.flags bit 3: the limit table is locked */
+#define EW_STATE_FLAG_ESTOP_LATCHED 16u /* STATE.flags bit 4: the emergency stop is latched */
+#define EW_STATE_FLAG_BRAKE_ON 32u /* STATE.flags bit 5: the holding brakes are ordered to grip */
+#define EW_STATE_FLAG_ESTOP_INPUT 64u /* STATE.flags bit 6: the emergency stop input is pressed or its wire broken */
+#define EW_STATE_FLAG_DRIVES_READY 128u /* STATE.flags bit 7: every drive is what was bound, without error */
+#define EW_SETPOINT_FLAG_ENABLE 1u /* SETPOINT.flags bit 0: drive on; without it setpoints repeat the encoder */
+#define EW_SETPOINT_FLAG_BRAKE 2u /* SETPOINT.flags bit 1: holding brake on */
 
 /* State of the MCU. Only ARMED..STOP may hold the drive enable; ESTOP and FAULT brake, then drop it. */
 enum {
@@ -303,7 +303,7 @@ enum {
     EW_MSG_ENCODER = 0x41, /* About 200 Hz. */
 };
 
-#define EW_CAN_CLASSES 6
+#define EW_CAN_CLASSES 6u
 #define EW_CAN_FD_LENGTHS 0u, 1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 12u, 16u, 20u, 24u, 32u, 48u, 64u /* by length code */
 
 /* Priority of a message on CAN, either direction. What nobody knows is answered that it is unknown. */

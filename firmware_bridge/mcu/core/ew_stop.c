@@ -25,7 +25,8 @@ static uint64_t pyramid(uint32_t n)
  * v + k a - j k (k + 1) / 2. */
 static int64_t falling_way(int32_t v, int32_t a, uint32_t j, uint32_t n)
 {
-    return (((int64_t)v * (int32_t)n) + ((int64_t)a * (int32_t)triangle(n))) - (int64_t)(pyramid(n) * j);
+    const uint64_t lost = pyramid(n) * j;
+    return (((int64_t)v * (int32_t)n) + ((int64_t)a * (int32_t)triangle(n))) - (int64_t)lost;
 }
 
 /* Velocity after these n ticks. */
@@ -113,8 +114,9 @@ static int64_t plan_end(ew_stop_t *stop, uint32_t v, uint32_t j)
     /* The velocity that the hold takes away is part of v, so their product fits. */
     uint64_t way = product(hold, v) - (product(peak * hold, hold + 1u) / 2u);
     way += product(peak, triangle(inner)) - (2u * (pyramid(inner) * j));
+    const uint32_t ticks = hold + q + (((q * j) < peak) ? 1u : 0u);
     stop->down = 0;
-    stop->ticks = stop->full + (int32_t)(hold + q + (((q * j) < peak) ? 1u : 0u));
+    stop->ticks = stop->full + (int32_t)ticks;
     if (rest > 0u) {
         const uint32_t u = (peak - rest) / j;
         stop->down = (int32_t)u;

@@ -22,7 +22,7 @@ size_t ew_tx(ew_t *ew, uint8_t *bytes, size_t capacity)
 
 static bool send_serial(ew_t *ew, uint8_t *body, size_t whole)
 {
-    uint8_t encoded[EW_MAX_ENCODED_BYTES + 1];
+    uint8_t encoded[EW_MAX_ENCODED_BYTES + 1u];
     const size_t count = ew_frame_seal(body, whole, encoded);
     const bool room = count <= ring_free(ew);
     for (size_t i = 0u; room && (i < count); i++) {
@@ -86,7 +86,7 @@ void ew_send_hello(ew_t *ew, uint32_t nonce, int64_t now_us)
         .state = ew->state,
         .max_knots = EW_TIMELINE_KNOTS,
         .max_axes = EW_MAX_AXES,
-        .tick_hz = 1000000u / EW_TICK_US,
+        .tick_hz = 1000000u / (uint32_t)EW_TICK_US,
         .watchdog_ms = ew->port.watchdog_ms,
         .now_us = (uint64_t)now_us,
     };
@@ -105,13 +105,19 @@ void ew_answer_hello(ew_t *ew, uint32_t nonce, int64_t now_us)
     }
 }
 
+#define AGE_MAX_MS 65534 /* longer ones are this; UINT16_MAX: never */
+
 static uint16_t age_ms(int64_t since_us, int64_t now_us)
 {
     if (since_us == EW_NEVER_US) {
         return UINT16_MAX;
     }
     const int64_t age = (now_us - since_us) / 1000;
-    return (age < 0) ? 0u : ((age >= UINT16_MAX) ? (uint16_t)(UINT16_MAX - 1u) : (uint16_t)age);
+    uint16_t shown = (uint16_t)AGE_MAX_MS;
+    if (age < AGE_MAX_MS) {
+        shown = (age < 0) ? 0u : (uint16_t)age;
+    }
+    return shown;
 }
 
 static uint8_t state_flags(const ew_t *ew, int64_t now_us)

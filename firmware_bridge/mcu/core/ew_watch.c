@@ -6,7 +6,7 @@ void ew_window_begin(ew_window_t *window, const ew_limits_t *limits, uint8_t axe
 {
     for (uint8_t axis = 0u; axis < axes; axis++) {
         const uint32_t unit = (limits[axis].window_max / STEPS) + 1u;
-        window->unit[axis] = unit * EW_SUB;
+        window->unit[axis] = unit * (uint32_t)EW_SUB;
         window->most[axis] = (limits[axis].window_max / unit) + 1u; /* a window begins and ends within a step */
         window->carry[axis] = 0u;
         window->odometer[axis] = 0u;

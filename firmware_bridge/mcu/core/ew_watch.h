@@ -4,7 +4,7 @@
 #include "ew_limiter.h"
 #include "ew_protocol.h"
 
-#define EW_WINDOW_TICKS (EW_WINDOW_US / EW_TICK_US)
+#define EW_WINDOW_TICKS ((uint32_t)EW_WINDOW_US / (uint32_t)EW_TICK_US)
 
 typedef struct {
     uint32_t unit[EW_MAX_AXES];     /* sub per step of the odometer: fine enough that a window has 30000 */

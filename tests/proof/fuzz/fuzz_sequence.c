@@ -3,12 +3,12 @@
  * programs get far; watch.c looks at the core after every frame and every tick. */
 #include "watch.h"
 
+#include "fuzz.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #define TICKS_MAX 1500u /* of one program: 1.5 s of a robot's time */
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static ew_t core;
 static ew_noinit_t noinit;

@@ -1,16 +1,17 @@
 /* Every program of the corpus, then COUNT random changes of them: storm SEED COUNT CORPUS. It does not look at coverage, and is
  * several times faster than libFuzzer for that. The corpus is a text: one program a line, in hexadecimal. */
+#include "fuzz.h"
+
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef LONGEST
 #define LONGEST 256u
+#endif
 #define PROGRAMS 8192u
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-extern unsigned long watch_running;
 
 static uint64_t state;
 
@@ -120,18 +121,18 @@ int main(int argc, char **argv)
         p = corpus[i];
         (void)LLVMFuzzerTestOneInput(p.bytes, p.count);
     }
-    printf("%zu programs of the corpus, %lu ticks in RUN\n", programs, watch_running);
+    printf("%zu programs of the corpus, %lu %s\n", programs, fuzz_reached, fuzz_unit);
     for (unsigned long round = 0u; round < rounds; round++) {
         p = corpus[below(programs)];
         for (size_t changes = 1u + below(6); changes > 0u; changes--) {
             change(&p, &corpus[below(programs)]);
         }
         if ((round % 1000000u) == 0u) {
-            printf("%lu sequences, %lu ticks in RUN\n", round, watch_running);
+            printf("%lu sequences, %lu %s\n", round, fuzz_reached, fuzz_unit);
             (void)fflush(stdout);
         }
         (void)LLVMFuzzerTestOneInput(p.bytes, p.count);
     }
-    printf("%lu sequences, %lu ticks in RUN\n", rounds, watch_running);
+    printf("%lu sequences, %lu %s\n", rounds, fuzz_reached, fuzz_unit);
     return 0;
 }

@@ -1,20 +1,13 @@
 #include "watch.h"
 
+#include "fuzz.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define REQUIRE(condition, ...)                                                                                        \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "BROKEN %s:%d: %s: ", __FILE__, __LINE__, #condition);                                     \
-            fprintf(stderr, __VA_ARGS__);                                                                              \
-            fprintf(stderr, "\n");                                                                                     \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (false)
-
-unsigned long watch_running;
+const char fuzz_unit[] = "ticks in RUN";
+unsigned long fuzz_reached;
 
 /* The last look. */
 static uint8_t state;
@@ -162,7 +155,7 @@ static void watch_motion(const known_t *k)
     REQUIRE(!is_latch(state) || ((k->now_us - latched_us) <= (EW_BRAKE_MAX_US + (2 * EW_TICK_US))),
             "the drive is on %lld us after a latch", (long long)(k->now_us - latched_us));
     if (state == EW_STATE_RUN) {
-        watch_running++;
+        fuzz_reached++;
         REQUIRE(k->heartbeat_us != EW_NEVER_US, "in RUN without a host");
         REQUIRE((k->now_us - k->heartbeat_us) < (EW_HOST_SILENT_US + EW_TICK_US), "in RUN %lld us after the last heartbeat",
                 (long long)(k->now_us - k->heartbeat_us));

@@ -20,6 +20,4 @@ void watch_boot(const known_t *known, uint32_t estop, uint32_t fault);
 /* After a frame was delivered (ticked false), or a tick was run (true). Aborts with a line that says what was broken. */
 void watch(known_t *known, bool ticked);
 
-extern unsigned long watch_running; /* ticks seen in RUN */
-
 #endif
