@@ -11,7 +11,7 @@ static int32_t chunk_flaw(const ew_t *ew, const ew_chunk_t *m)
     if (m->chunk_id == 0u) {
         return 0;
     }
-    if (m->dt_10us < (EW_TICK_US / 10)) {
+    if (m->dt_10us < ((uint32_t)EW_TICK_US / 10u)) {
         return 2;
     }
     if ((m->n == 0u) || (m->n > EW_TIMELINE_KNOTS)) {

@@ -4,7 +4,7 @@
 #include "ew_protocol.h"
 
 /* COBS adds one byte per 254 and one at the front. */
-#define EW_MAX_ENCODED_BYTES (EW_MAX_BODY_BYTES + (EW_MAX_BODY_BYTES / 254) + 1)
+#define EW_MAX_ENCODED_BYTES (EW_MAX_BODY_BYTES + (EW_MAX_BODY_BYTES / 254u) + 1u)
 
 /* CRC-32C (Castagnoli, reflected). Start with seed 0; pass the last result as seed to continue. */
 uint32_t ew_crc32c(const uint8_t *data, size_t count, uint32_t seed);

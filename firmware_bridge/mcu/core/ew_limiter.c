@@ -19,7 +19,8 @@ static int64_t clamp(int64_t value, int64_t low, int64_t high)
 
 int64_t ew_brake_way(uint32_t speed, uint32_t acceleration)
 {
-    const int64_t n = (int64_t)(speed / acceleration);
+    const uint32_t whole = speed / acceleration;
+    const int64_t n = (int64_t)whole;
     return (n * (int64_t)speed) - (((int64_t)acceleration * (n * (n + 1))) / 2);
 }
 
@@ -87,34 +88,40 @@ typedef struct {
     int64_t position;
     int64_t velocity;
     int64_t acceleration;
+} step_t;
+
+/* A step with its stop, and where that ends. */
+typedef struct {
+    int64_t velocity;
     ew_stop_t stop;
-    int64_t end; /* where its stop ends */
+    int64_t end;
 } state_t;
 
 /* The state after one tick with a jerk. */
-static state_t after(const ew_axis_motion_t *axis, int64_t jerk)
+static step_t after(const ew_axis_motion_t *axis, int64_t jerk)
 {
-    state_t next;
+    step_t next;
     next.acceleration = axis->acceleration + jerk;
     next.velocity = axis->velocity + next.acceleration;
     next.position = axis->position + next.velocity;
     return next;
 }
 
-/* Whether a state is within the limits and has a stop that stays within them; fills in the stop. */
-static bool stoppable(state_t *state, const ew_axis_limits_t *limits)
+/* Whether a step leads to a state that is within the limits and has a stop that stays within them; fills in that state. */
+static bool stoppable(const step_t *step, const ew_axis_limits_t *limits, state_t *state)
 {
     const int64_t fastest = limits->velocity_max;
-    if ((ew_magnitude(state->acceleration) > limits->acceleration_max) || (ew_magnitude(state->velocity) > fastest) ||
-        (state->position < limits->position_min) || (state->position > limits->position_max)) {
+    if ((ew_magnitude(step->acceleration) > limits->acceleration_max) || (ew_magnitude(step->velocity) > fastest) ||
+        (step->position < limits->position_min) || (step->position > limits->position_max)) {
         return false;
     }
     ew_stop_path_t path;
-    ew_stop_plan((int32_t)state->velocity, (int32_t)state->acceleration, limits->acceleration_max, limits->jerk_max,
+    ew_stop_plan((int32_t)step->velocity, (int32_t)step->acceleration, limits->acceleration_max, limits->jerk_max,
                  &state->stop, &path);
-    state->end = state->position + path.end;
-    return (ew_magnitude(path.turn) <= fastest) && ((state->position + path.low) >= limits->position_min) &&
-           ((state->position + path.high) <= limits->position_max);
+    state->velocity = step->velocity;
+    state->end = step->position + path.end;
+    return (ew_magnitude(path.turn) <= fastest) && ((step->position + path.low) >= limits->position_min) &&
+           ((step->position + path.high) <= limits->position_max);
 }
 
 static void take(ew_axis_motion_t *axis, const state_t *state, const ew_axis_limits_t *limits)
@@ -149,7 +156,7 @@ typedef struct {
  * the jerk. The root is the fastest way that does not overshoot. */
 static int64_t miss(const aim_t *aim, int64_t jerk)
 {
-    const state_t next = after(aim->axis, jerk);
+    const step_t next = after(aim->axis, jerk);
     ew_stop_t stop;
     ew_stop_path_t path;
     ew_stop_plan((int32_t)(next.velocity - aim->velocity), (int32_t)(next.acceleration - aim->acceleration),
@@ -175,8 +182,8 @@ static int64_t chord(int64_t low, int64_t high, int64_t part, int64_t whole)
         w >>= 4;
         p >>= 4;
     }
-    const int64_t ratio = (int64_t)(((uint32_t)p << 15) / ((uint32_t)w + 1u));
-    return clamp(low + (((high - low) * ratio) / 32768), low + 1, high - 1);
+    const uint32_t ratio = ((uint32_t)p << 15) / ((uint32_t)w + 1u);
+    return clamp(low + (((high - low) * (int64_t)ratio) / 32768), low + 1, high - 1);
 }
 
 /* The jerk in least..most that misses the target least. `strictly` from below (+1) or from above (-1): not on its other side,
@@ -266,22 +273,24 @@ static bool follow_exactly(ew_axis_motion_t *axis, const ew_target_t *target, co
     if (ew_magnitude(jerk) > j) {
         return false;
     }
-    state_t next = after(axis, jerk);
+    const step_t next = after(axis, jerk);
+    state_t state;
     const int64_t ahead = next.velocity - target->step;
     const int64_t then = target->next_acceleration - ahead; /* the acceleration that the second step needs */
     if ((ew_magnitude(then) > limits->acceleration_max) || (ew_magnitude(then - next.acceleration) > j) ||
-        (ew_magnitude(ahead + target->jerk) > j) || !stoppable(&next, limits) || beyond_fence(aim, next.end)) {
+        (ew_magnitude(ahead + target->jerk) > j) || !stoppable(&next, limits, &state) || beyond_fence(aim, state.end)) {
         return false;
     }
-    take(axis, &next, limits);
+    take(axis, &state, limits);
     return true;
 }
 
 /* The admissible step nearest to `jerk`, seen from the tick of the stop, which is admissible. */
 static void approach(ew_axis_motion_t *axis, int64_t jerk, const ew_axis_limits_t *limits)
 {
-    state_t best = after(axis, jerk);
-    if (stoppable(&best, limits)) {
+    const step_t asked = after(axis, jerk);
+    state_t best;
+    if (stoppable(&asked, limits, &best)) {
         take(axis, &best, limits);
         return;
     }
@@ -290,10 +299,11 @@ static void approach(ew_axis_motion_t *axis, int64_t jerk, const ew_axis_limits_
     bool found = false;
     for (uint32_t i = 0u; (i < HALVINGS) && (ew_magnitude(bad - good) > 1); i++) {
         const int64_t middle = good + ((bad - good) / 2);
-        state_t next = after(axis, middle);
-        if (stoppable(&next, limits)) {
+        const step_t next = after(axis, middle);
+        state_t state;
+        if (stoppable(&next, limits, &state)) {
             good = middle;
-            best = next;
+            best = state;
             found = true;
         } else {
             bad = middle;

@@ -125,10 +125,10 @@ static uint8_t first_used(const ew_plan_t *plan, int64_t now_us, int64_t leave_u
     while ((first < plan->n) && (knot_time(plan, first) < soonest)) {
         first++;
     }
-    if ((first > 0u) && (((soonest - plan->t0_us) > EW_LATE_MAX_US) || ((plan->n - first) < 2))) {
+    if ((first > 0u) && (((soonest - plan->t0_us) > EW_LATE_MAX_US) || ((first + 2u) > plan->n))) {
         return plan->n;
     }
-    while (((plan->n - first) > 2) && (knot_time(plan, first) < (leave_us + plan->blend_us))) {
+    while (((first + 2u) < plan->n) && (knot_time(plan, first) < (leave_us + plan->blend_us))) {
         first++;
     }
     return first;
@@ -265,8 +265,8 @@ uint8_t ew_timeline_splice(ew_timeline_t *timeline, const ew_plan_t *plan, const
         return EW_ACK_CODE_JUMP;
     }
     const uint8_t kept = kept_knots(timeline, anchor, leave_us);
-    const int32_t room = (EW_TIMELINE_KNOTS - 1) - (int32_t)kept;
-    if ((plan->n - first) > room) {
+    const int32_t room = ((int32_t)EW_TIMELINE_KNOTS - 1) - (int32_t)kept;
+    if (((int32_t)plan->n - (int32_t)first) > room) {
         *arg = room;
         return EW_ACK_CODE_FULL;
     }

@@ -13,7 +13,7 @@ typedef struct {
 } ew_timeline_t;
 
 /* Samples of two bytes that one CHUNK can hold. */
-#define EW_PLAN_SAMPLES ((EW_MAX_BODY_BYTES - EW_HEADER_BYTES - EW_CRC_BYTES - EW_CHUNK_HEADER_BYTES) / 2)
+#define EW_PLAN_SAMPLES ((EW_MAX_BODY_BYTES - EW_HEADER_BYTES - EW_CRC_BYTES - EW_CHUNK_HEADER_BYTES) / 2u)
 
 /* A decoded chunk: n knots at t0_us + k * dt_us, positions in micro-units, knot by knot, axis by axis; with
  * HERMITE_VELOCITY as many velocities in micro-units/s follow. What fits one frame fits here. The slopes at the knots are
