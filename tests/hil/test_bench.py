@@ -16,13 +16,14 @@ from edge_wam.hil.lockstep import LockstepBench
 from edge_wam.hil.report import render
 from edge_wam.hil.runner import play, scenario_files
 from edge_wam.hil.scenario import Expect, Injection, Reaction, load_scenario
-from edge_wam.hil.table import COLUMNS, ROWS, Result, page, shortened, summary
+from edge_wam.hil.table import COLUMNS, ROWS, Result, page, read_results, shortened, summary
 from firmware_bridge.hil.cable import Babble, BitErrors, Delay, Tamper
 from firmware_bridge.host.framing import FrameReceiver, encode_frame
 from firmware_bridge.host.messages import Event, EventKind, StopCause
 from firmware_bridge.host.plant_port import DriveCommand
 
 FOLDER = Path(__file__).parent / "scenarios"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def test_what_needs_a_hand_on_a_board_is_not_run_and_says_which_hand() -> None:
@@ -147,6 +148,14 @@ def test_the_fault_table_counts_what_went_well_apart_from_what_was_timed() -> No
     assert summary(row, lines) == (row.fault, "3", "2", "100.500", "101.500", "300.000", row.goal, "0.010")
     text = page(lines)
     assert "8 runs were void" in text and f"- {row.fault}, run 2: slow" in text
+
+
+def test_the_safety_page_says_what_the_fault_table_has_measured() -> None:
+    results = read_results(DOCS / "measured" / "firmware-faults.csv")
+    said = [line.split(" | ")[:3] for line in (DOCS / "safety.md").read_text(encoding="utf-8").splitlines()]
+    for row in ROWS:
+        fault, _, _, *times, goal, _ = summary(row, results)
+        assert [f"| {fault}", goal, " / ".join(times)] in said, fault
 
 
 def test_every_row_of_the_fault_table_shortens_its_scenario_and_each_run_differs() -> None:
