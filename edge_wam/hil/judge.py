@@ -27,6 +27,9 @@ _SILENCING = frozenset({
     "frames_truncated", "frames_flipped", "frames_reordered", "frames_delayed",
 })  # fmt: skip
 """Injections that may silence the host; with any other its silence is the PC's doing."""
+ENCODERS_LATE_MS = 25.0
+"""A stall of the arm's own thread from which its readings may be lost: 50 ms of a guest that counts up to twice as fast
+as the wall."""
 _BEFORE_US = 50_000
 """A host's own clock begins a lead time (60 ms) before the microcontroller's motion does."""
 
@@ -229,6 +232,9 @@ def void(scenario: Scenario, evidence: Evidence) -> str:
     silent = stop is not None and stop.kind == EventKind.STOP and stop.arg0 == StopCause.HOST_SILENT
     if silent and not kinds & _SILENCING:
         return f"the PC silenced its own host; the bench stalled for {evidence.stalls_ms[0]:.0f} ms"
+    lost = any(event.arg0 == Fault.ENCODER_LOST for event in evidence.events(EventKind.FAULT))
+    if lost and "encoder_silent" not in kinds and evidence.stalls_ms[0] >= ENCODERS_LATE_MS:
+        return f"the PC kept the arm's readings back; the bench stalled for {evidence.stalls_ms[0]:.0f} ms"
     first_us = evidence.begin_us + min(one.at_ms for one in scenario.inject) * 1000
     if stop is not None and stop.at_us < first_us - _BEFORE_US:
         return (
@@ -240,7 +246,8 @@ def void(scenario: Scenario, evidence: Evidence) -> str:
 
 def braking_tick(orders: Orders, from_tick: int) -> int | None:
     """The first tick at or after ``from_tick`` from which the fastest axis only slows down, to standstill or until the
-    drive goes off. None if it was not moving, or has not come to rest.
+    drive goes off. None if it was not moving, or has not come to rest. Of an axis that was speeding up it is the first
+    tick that speeds up less: the jerk limit lets it take some more until it is slower.
     """
     live = orders.where(orders.enabled)
     at = int(np.searchsorted(live.tick, from_tick))
@@ -257,7 +264,11 @@ def braking_tick(orders: Orders, from_tick: int) -> int | None:
             stands = np.flatnonzero(rest <= 1.01 * MICRO)
             end = int(stands[0]) + 1 if len(stands) else len(rest)
             if (np.diff(rest[:end]) <= 2.1 * MICRO).all():
-                return int(live.tick[index + 1])
+                gain = np.diff(step, prepend=step[0])  # of speed in each order
+                first = index
+                while first >= at and gain[first - 1] < gain[first - 2] - 1.5 * MICRO:
+                    first -= 1  # it sped up less already
+                return int(live.tick[first + 1])
     return None
 
 

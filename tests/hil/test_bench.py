@@ -19,7 +19,7 @@ from edge_wam.hil.scenario import Expect, Injection, Reaction, load_scenario
 from edge_wam.hil.table import COLUMNS, ROWS, Result, page, read_results, shortened, summary
 from firmware_bridge.hil.cable import Babble, BitErrors, Delay, Tamper
 from firmware_bridge.host.framing import FrameReceiver, encode_frame
-from firmware_bridge.host.messages import Event, EventKind, StopCause
+from firmware_bridge.host.messages import Event, EventKind, Fault, StopCause
 from firmware_bridge.host.plant_port import DriveCommand
 
 FOLDER = Path(__file__).parent / "scenarios"
@@ -71,6 +71,22 @@ def test_a_braking_is_dated_by_its_first_slower_order(brake: int, looked_from: i
     assert braking_tick(ramp(200, 100, brake), looked_from) == 100
 
 
+@pytest.mark.parametrize("seen", [100, 101])
+def test_a_braking_that_begins_while_the_arm_speeds_up_is_dated_by_the_first_order_that_speeds_up_less(
+    seen: int,
+) -> None:
+    # 10 rad/s^2, turned around by 4000 rad/s^3: slower only three orders later.
+    gain = [10] * 100 + [6, 2, -2, -6] + [-10] * 120
+    steps = np.maximum(np.cumsum([0, *gain]), 0)
+    q = np.concatenate([[0], np.cumsum(steps)]) / 1e6
+    count = len(q)
+    orders = Orders(np.arange(count), np.ones(count, bool), np.zeros(count, bool), q[:, None])
+    first = 102
+    assert steps[first - 1] > steps[first - 2] and steps[first + 1] < steps[first]
+    assert braking_tick(orders, seen) == first
+    assert braking_tick(orders, first + 1) == first + 1, "not before it was asked for"
+
+
 def test_an_arm_that_does_not_stop_or_did_not_move_has_no_braking() -> None:
     assert braking_tick(ramp(200, 500, 10), 100) is None
     assert braking_tick(ramp(0, 100, 10), 100) is None
@@ -84,6 +100,14 @@ def test_a_run_that_the_pc_stopped_is_void_and_one_that_the_fault_stopped_is_not
     early = Event(999, evidence.begin_us + 300_000, EventKind.STOP, StopCause.HOST_SILENT, 0)
     evidence.boots[0].events.append(early)
     assert "before anything was injected" in void(scenario, evidence)
+    evidence.boots[0].events.remove(early)
+    lost = Event(999, evidence.begin_us + 1_900_000, EventKind.FAULT, Fault.ENCODER_LOST, 0)
+    evidence.boots[0].events.append(lost)
+    assert void(scenario, evidence) == "", "nobody has seen the PC stall"
+    evidence.stalls_ms = (117.0, 1.0)
+    assert "readings back" in void(scenario, evidence)
+    silenced = Injection(at_ms=1000, kind="encoder_silent")
+    assert void(scenario.model_copy(update={"inject": (*scenario.inject, silenced)}), evidence) == ""
     frozen = load_scenario(FOLDER / "policy-frozen.toml")
     evidence = LockstepBench(frozen).run()
     evidence.target = "mps2-an386"
