@@ -235,8 +235,10 @@ def void(scenario: Scenario, evidence: Evidence) -> str:
     lost = any(event.arg0 == Fault.ENCODER_LOST for event in evidence.events(EventKind.FAULT))
     if lost and "encoder_silent" not in kinds and evidence.stalls_ms[0] >= ENCODERS_LATE_MS:
         return f"the PC kept the arm's readings back; the bench stalled for {evidence.stalls_ms[0]:.0f} ms"
-    first_us = evidence.begin_us + min(one.at_ms for one in scenario.inject) * 1000
-    if stop is not None and stop.at_us < first_us - _BEFORE_US:
+    exact = [mark.at_us for mark in evidence.marks if mark.exact and mark.boot == 0]
+    planned_us = evidence.begin_us + min(one.at_ms for one in scenario.inject) * 1000 - _BEFORE_US
+    first_us = min(exact, default=planned_us)
+    if stop is not None and stop.at_us < first_us:
         return (
             f"stopped {(first_us - stop.at_us) / 1e3:.0f} ms before anything was injected; the bench stalled for "
             f"{evidence.stalls_ms[0]:.0f} ms, the emulated processor for {evidence.stalls_ms[1]:.0f} ms"

@@ -270,11 +270,13 @@ are unfinished**: the command goes on where it was.
 {means}
 
 As expected: besides the time, every enabled order stayed inside the robot file's limits, the states were passed in
-their order, nothing moved 200 ms after the stop, and after a reset the drive stayed off. Farthest link: how far any
-link really went beyond the motion's own range, with holding brakes that close 40 ms after the enable has gone.
+their order, nothing moved 200 ms after the stop, and after a reset the drive stayed off. The first slower order is, of
+an arm that speeds up, the first that speeds up less: within its jerk limit it needs 2.5 ms to turn that around.
+Farthest link: how far any link really went beyond the motion's own range, with holding brakes that close 40 ms after
+the enable has gone.
 
-Machine: {machine}, shared with other work. {voids} runs were void because that work stopped the arm before anything was
-injected; they were repeated. Firmware builds (target, build id): {builds}.
+Machine: {machine}, shared with other work. {voids} runs were void, because that work stopped the arm before anything
+was injected or kept its readings back; they were repeated. Firmware builds (target, build id): {builds}.
 
 Runs that did not go as expected:
 

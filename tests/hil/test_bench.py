@@ -108,6 +108,13 @@ def test_a_run_that_the_pc_stopped_is_void_and_one_that_the_fault_stopped_is_not
     assert "readings back" in void(scenario, evidence)
     silenced = Injection(at_ms=1000, kind="encoder_silent")
     assert void(scenario.model_copy(update={"inject": (*scenario.inject, silenced)}), evidence) == ""
+    stuck = load_scenario(FOLDER / "encoder-stuck.toml")
+    evidence = LockstepBench(stuck).run()
+    evidence.target = "mps2-an386"
+    (mark,) = evidence.marks
+    assert mark.exact and void(stuck, evidence) == ""
+    evidence.boots[0].events.append(Event(999, mark.at_us - 1000, EventKind.FAULT, Fault.FOLLOWING_ERROR, 0))
+    assert "before anything was injected" in void(stuck, evidence), "a mark is exact: nothing before it is its doing"
     frozen = load_scenario(FOLDER / "policy-frozen.toml")
     evidence = LockstepBench(frozen).run()
     evidence.target = "mps2-an386"
