@@ -11,8 +11,14 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ("pytester",)  # for the tests of this file
+
+# How long an example takes is decided by what else the machine does: no property depends on it.
+settings.register_profile("unhurried", deadline=None)
+if settings.get_current_profile_name() == "default":
+    settings.load_profile("unhurried")
 
 
 def _has_gpu(config: pytest.Config) -> bool:

@@ -165,6 +165,15 @@ def test_the_address_changes_after_the_status_stage_and_not_before(port: Port) -
     assert host.descriptor(1) == DEVICE
 
 
+@pytest.mark.parametrize(("value", "index", "length"), [(128, 0, 0), (65535, 0, 0), (3, 1, 0), (3, 0, 1)])
+def test_an_address_that_is_none_is_refused(port: Port, value: int, index: int, length: int) -> None:
+    port.host.reset()
+    port.host.setup(0x00, 5, value, index, length)
+    with pytest.raises(Stalled):
+        port.host._fetch(1)
+    assert port.host.descriptor(1) == DEVICE
+
+
 def test_a_setup_in_place_of_the_status_takes_the_address_back(port: Port) -> None:
     port.host.reset()
     port.host.setup(0x00, 5, 33, 0, 0)
@@ -287,6 +296,16 @@ def test_a_status_and_the_next_setup_in_one_interrupt_are_both_served(port: Port
     host.setup(0x21, 0x22, 1, 0, 0)
     assert part.fetch(host.address, 0) == ("ACK", 1, b"")
     assert part.setup(host.address, bytes.fromhex("80 06 00 01 00 00 12 00")) == "ACK"
+    part.interrupt()
+    assert host._fetch(1) == DEVICE
+
+
+def test_a_setup_in_the_middle_of_an_answer_is_not_answered_with_the_rest_of_it(port: Port) -> None:
+    host, part = port.host, port.part
+    host.reset()
+    host.setup(0x80, 6, 0x0200, 0, 67)
+    assert part.fetch(0, 0)[2] == CONFIGURATION[:64]
+    assert part.setup(0, bytes.fromhex("80 06 00 01 00 00 12 00")) == "ACK", "before the interrupt was served"
     part.interrupt()
     assert host._fetch(1) == DEVICE
 
@@ -474,6 +493,17 @@ def test_a_packet_that_arrived_just_before_a_reset_does_not_disturb_what_follows
     assert port.received() == b""
     host.open_port()
     assert host.hand(b"new") and port.received() == b"new"
+
+
+def test_a_packet_is_not_forgotten_when_the_port_is_closed_in_the_same_interrupt(port: Port) -> None:
+    host, part = port.host, port.part
+    host.open_port()
+    assert port.put(b"unfetched") == 9
+    assert part.out(host.address, 1, host.out_toggle, b"kept") == "ACK"
+    assert part.setup(host.address, bytes.fromhex("21 22 00 00 00 00 00 00")) == "ACK"
+    part.interrupt()
+    assert host._fetch(1) == b"" and host.fetch() is None
+    assert port.received() == b"kept"
 
 
 def test_an_overrun_of_the_packet_memory_is_counted(port: Port) -> None:

@@ -72,6 +72,8 @@ class UsbPart(Part):
     def _write_endpoint(self, number: int, value: int) -> None:
         old = self.endpoints[number]
         turning = (old ^ value) & 0x7070
+        if old & 0x8800 == 0x8800 and turning & 0x30 == 0x30:
+            self.misuse.append(f"endpoint {number} answers while a SETUP waits")
         self.endpoints[number] = turning | (old & value & 0x8080) | (value & 0x070F) | (old & 0x0800)
 
     def _done(self) -> int:

@@ -34,6 +34,12 @@ static inline void irq_on(void)
     __asm volatile("cpsie i" ::: "memory");
 }
 
+/* Until an interrupt is pending, masked or not. */
+static inline void irq_wait(void)
+{
+    __asm volatile("dsb\n wfi" ::: "memory");
+}
+
 /* Paints what is below the caller's stack frame. */
 void cortex_paint_stack(void);
 

@@ -123,7 +123,7 @@ void rings_sleep(void)
     /* With interrupts masked a byte that arrives after the look still ends the WFI. */
     const uint32_t mask = irq_off();
     if (rings_empty()) {
-        __asm volatile("dsb\n wfi" ::: "memory");
+        irq_wait();
     }
     irq_restore(mask);
 }
