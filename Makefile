@@ -46,7 +46,7 @@ kernels: build/stamps/kernels ## the compiled kernels, in place
 
 clean: ## remove what was built (not .venv)
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -f edge_wam/kernels/*.so edge_wam/kernels/*.fatbin
+	rm -f edge_wam/kernels/*.so edge_wam/kernels/*.fatbin firmware_bridge/host/*.so
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # Debian packages. Neither root nor password-less sudo: say what is missing and go on with what works.

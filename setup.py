@@ -1,4 +1,5 @@
-"""Builds the kernels into ``edge_wam/kernels``: the Cython extension always, the CUDA fatbin where nvcc is.
+"""Builds the Cython extensions (the kernels of ``edge_wam``, the chunk encoder of ``firmware_bridge``) always, the CUDA
+fatbin where nvcc is.
 
 A machine without nvcc or without a GPU gets a working package: the fatbin is data, loaded through the driver when
 one is there. A fatbin that is older than its sources is removed, never shipped.
@@ -69,8 +70,10 @@ setup(
     cmdclass={"build_ext": BuildKernels},
     ext_modules=cythonize(
         [
-            Extension(
-                "edge_wam.kernels._cpu", ["kernels/cpu/_cpu.pyx"], extra_compile_args=C_FLAGS, depends=["setup.py"]
+            Extension(module, [f"kernels/cpu/{source}"], extra_compile_args=C_FLAGS, depends=["setup.py"])
+            for module, source in (
+                ("edge_wam.kernels._cpu", "_cpu.pyx"),
+                ("firmware_bridge.host._knots", "_knots.pyx"),
             )
         ],
         language_level=3,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from firmware_bridge.host.knots import MICRO
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.link_state import F64
-from firmware_bridge.host.motion import chunk_message
+from firmware_bridge.host.messages import ChunkEncoding
+from firmware_bridge.host.motion import chunk_message, encode_knots
 
 
 class RudeLink(Link):
@@ -18,7 +20,13 @@ class RudeLink(Link):
         Raises:
             TransportClosed: the cable is out.
         """
-        samples = np.clip(np.rint(np.asarray(q) * 1e6), -(2**31), 2**31 - 1).astype(np.int64)
+        bounds = self.limits.knots
+        micro = np.rint(np.asarray(q) * MICRO)
+        if self.encoding is ChunkEncoding.I16_LSB:  # which cannot say what lies far outside of the limits
+            samples = encode_knots(np.clip(micro, bounds.low, bounds.high) / MICRO, self.limits, self.encoding)
+        else:
+            samples = np.clip(micro, -(2**31), 2**31 - 1).astype("<i4").tobytes()
         self._chunk_id = max(self._chunk_id, chunk_id)
         t0_us = self._sync.to_mcu_us(t0_ns)
-        self._talk.send(chunk_message(samples, t0_us, dt_ns, chunk_id, self.limits, self.encoding))
+        count, axes = len(q), self.limits.dof
+        self._talk.send(chunk_message(samples, count, axes, t0_us, dt_ns, chunk_id, self.encoding))

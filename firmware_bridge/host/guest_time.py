@@ -16,8 +16,9 @@ from firmware_bridge.errors import LinkError
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.emulator import Emulator
 from firmware_bridge.host.framing import FrameReceiver, LinkFrame, encode_frame
+from firmware_bridge.host.knots import MICRO
 from firmware_bridge.host.limits import LimitTable
-from firmware_bridge.host.motion import chunk_message
+from firmware_bridge.host.motion import chunk_message, encode_knots
 
 ENCODER_TICKS, HEARTBEAT_TICKS = 5, 20
 DT_US, LEAD_US = 50_000, 60_000
@@ -182,9 +183,9 @@ class GuestHost:
         t0_us = self.mcu_us + LEAD_US
         seconds = (t0_us + np.arange(self._knots)[:, None] * DT_US) * 1e-6
         samples = self._middle + self._half * np.sin(2 * np.pi * SWAY_HZ * seconds + np.arange(self.table.dof))
-        return chunk_message(
-            np.rint(samples).astype(np.int64), t0_us, DT_US * 1000, self._chunk_id, self.table, m.ChunkEncoding.I16_LSB
-        )
+        encoding = m.ChunkEncoding.I16_LSB
+        encoded = encode_knots(samples / MICRO, self.table, encoding)
+        return chunk_message(encoded, len(samples), self.table.dof, t0_us, DT_US * 1000, self._chunk_id, encoding)
 
     def send(self, message: m.HostMessage) -> None:
         """One frame, without waiting."""

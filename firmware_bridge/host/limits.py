@@ -10,11 +10,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from firmware_bridge.errors import FirmwareError
 from firmware_bridge.host.framing import crc32c
+from firmware_bridge.host.knots import MICRO, KnotBounds
 from firmware_bridge.host.messages import (
     ACCELERATION_MAX_MAX,
     ACCELERATION_MIN,
@@ -34,8 +32,6 @@ from firmware_bridge.host.messages import (
     StopsSet,
 )
 
-F64 = NDArray[np.float64]
-MICRO = 1_000_000
 MILLI = 1_000
 NO_SECOND_STAGE = StopsSet(brake_after_ms=0, torque_off_after_ms=0)
 JUMP_S = 0.1
@@ -77,31 +73,6 @@ def axis_name(name: str) -> bytes:
             remedy="correct the robot file",
         )
     return name.encode().ljust(NAME_BYTES, b"\0")
-
-
-@dataclass(frozen=True, slots=True)
-class KnotBounds:
-    """What every chunk is converted with, one number per axis, made once: float64 [D], read-only, all of them whole.
-
-    Attributes:
-        low, high: position limits, micro-units.
-        lsb: micro-units per step of the i16 encoding.
-        step_low, step_high: outermost steps that lie inside the limits.
-    """
-
-    low: F64
-    high: F64
-    lsb: F64
-    step_low: F64
-    step_high: F64
-
-    @classmethod
-    def of(cls, axes: Sequence[LimitsSet]) -> KnotBounds:
-        low, high, lsb = np.array([(axis.position_min, axis.position_max, axis.lsb) for axis in axes], np.float64).T
-        columns = tuple(np.ascontiguousarray(c) for c in (low, high, lsb, np.ceil(low / lsb), np.floor(high / lsb)))
-        for column in columns:
-            column.setflags(write=False)
-        return cls(*columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from firmware_bridge.host.messages import (
     LimitsCommit,
     McuState,
 )
-from firmware_bridge.host.motion import check_times, chunk_message, micro_knots
+from firmware_bridge.host.motion import check_times, chunk_message, encode_knots
 from firmware_bridge.host.transport import Transport
 
 CONNECT_EXCHANGES, CONNECT_EXCHANGES_MAX = 16, 64
@@ -91,8 +91,8 @@ class Link(LinkSession):
         """
         now = self._clock()
         places = MAX_KNOTS if self._talk.hello is None else min(MAX_KNOTS, self._talk.hello.max_knots)
-        samples = micro_knots(q, self.limits, self.encoding, places)
-        check_times(t0_ns, dt_ns, len(samples), now)
+        samples = encode_knots(q, self.limits, self.encoding, places)
+        check_times(t0_ns, dt_ns, len(q), now)
         if not self._chunk_id < chunk_id <= 0xFFFFFFFF:
             raise ChunkRefused(f"chunk_id {chunk_id}", expected=f"more than {self._chunk_id}, the last one sent")
         if self._reset_seen or not self._armed:
@@ -111,7 +111,7 @@ class Link(LinkSession):
                 expected=f"less than {CHUNKS_IN_FLIGHT} and none", remedy="send the newest plan a little later",
             )
         t0_us = self._sync.to_mcu_us(t0_ns)
-        message = chunk_message(samples, t0_us, dt_ns, chunk_id, self.limits, self.encoding)
+        message = chunk_message(samples, len(q), self.limits.dof, t0_us, dt_ns, chunk_id, self.encoding)
         self._chunk_id = chunk_id
         self._chunks.append(self._talk.command(message))
         self._talk.counters.chunks_sent += 1

@@ -19,7 +19,7 @@ import numpy as np
 from cobs import cobs
 
 from firmware_bridge.errors import LinkError
-from firmware_bridge.host.bench_rig import DT_NS, LEAD_NS, LIMITS, MCUS, Mcu, WithDrive, running, sway
+from firmware_bridge.host.bench_rig import AXES, DT_NS, KNOTS, LEAD_NS, LIMITS, MCUS, Mcu, WithDrive, running, sway
 from firmware_bridge.host.can_segments import frame_id, segment
 from firmware_bridge.host.can_timing import frame_ns
 from firmware_bridge.host.can_transport import CanTransport
@@ -27,7 +27,7 @@ from firmware_bridge.host.framing import LinkFrame, encode_frame
 from firmware_bridge.host.link import Link
 from firmware_bridge.host.link_state import LinkCounters
 from firmware_bridge.host.messages import Ack, Chunk, ChunkEncoding, McuState
-from firmware_bridge.host.motion import chunk_message, micro_knots
+from firmware_bridge.host.motion import chunk_message, encode_knots
 from firmware_bridge.host.paced import BITS_PER_BYTE, PacedTransport
 from firmware_bridge.host.paced_can import CanNode, PacedCanBus
 from firmware_bridge.host.transport import Transport
@@ -113,7 +113,7 @@ class LinkReport:
 
 def chunk_frame(encoding: ChunkEncoding) -> bytes:
     """The chunk of the rig on a serial wire."""
-    message = chunk_message(micro_knots(sway(0), LIMITS, encoding), 0, DT_NS, 1, LIMITS, encoding)
+    message = chunk_message(encode_knots(sway(0), LIMITS, encoding), KNOTS, AXES, 0, DT_NS, 1, encoding)
     return encode_frame(LinkFrame(Chunk.TYPE, 1, 1, message.pack()).pack())
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from firmware_bridge.errors import ChunkRefused
-from firmware_bridge.host.limits import MICRO, LimitTable
+from firmware_bridge.host import knots
+from firmware_bridge.host.knots import F64, MICRO
+from firmware_bridge.host.limits import LimitTable
 from firmware_bridge.host.messages import (
     CHUNK_HEADER_BYTES,
     CRC_BYTES,
@@ -20,42 +21,38 @@ from firmware_bridge.host.messages import (
     ChunkMode,
 )
 
-F64 = NDArray[np.float64]
-_I16, _I32 = np.dtype("<i2"), np.dtype("<i4")
 BLEND_MS = 20
 """Shortest time over which the running plan passes into the new one: two control cycles of the host."""
 _SAMPLE_BYTES_MAX = MAX_BODY_BYTES - HEADER_BYTES - CRC_BYTES - CHUNK_HEADER_BYTES
 
 
-def micro_knots(
-    q: F64, limits: LimitTable, encoding: ChunkEncoding, max_knots: int = MAX_KNOTS
-) -> NDArray[np.int64]:
-    """Knots [H, D] in axis units -> whole micro-units. ``max_knots``: places on the timeline of the MCU (HELLO).
+def encode_knots(q: F64, limits: LimitTable, encoding: ChunkEncoding, max_knots: int = MAX_KNOTS) -> bytes:
+    """Knots [H, D] in axis units -> the samples of a chunk. ``max_knots``: places on the timeline of the MCU (HELLO).
 
     Raises:
         ChunkRefused: not [H, D], too long for one frame, a number that is none, or one outside the position limits.
     """
     values = np.asarray(q, dtype=np.float64)
-    if values.ndim != 2 or values.shape[1] != limits.dof or not 1 <= len(values) <= max_knots:
-        raise ChunkRefused(f"chunk of shape {values.shape}", expected=f"[1..{max_knots}, {limits.dof}]")
-    width = 2 if encoding is ChunkEncoding.I16_LSB else 4
-    if values.size * width > _SAMPLE_BYTES_MAX:
+    shape = values.shape
+    if len(shape) != 2 or shape[1] != limits.dof or not 1 <= shape[0] <= max_knots:
+        raise ChunkRefused(f"chunk of shape {shape}", expected=f"[1..{max_knots}, {limits.dof}]")
+    compact = encoding is ChunkEncoding.I16_LSB
+    width = 2 if compact else 4
+    if shape[0] * shape[1] * width > _SAMPLE_BYTES_MAX:
         most = _SAMPLE_BYTES_MAX // width // limits.dof
         raise ChunkRefused(
-            f"chunk of {len(values)} knots", expected=f"at most {most} in one frame",
+            f"chunk of {shape[0]} knots", expected=f"at most {most} in one frame",
             remedy="send the first knots now and the rest with the next plan",
         )
-    low, high = limits.knots.low, limits.knots.high
-    with np.errstate(invalid="ignore", over="ignore"):
-        scaled = np.rint(values * MICRO)
-        inside = (scaled >= low) & (scaled <= high)  # false for a number that is none
-    if not inside.all():
-        knot, axis = (int(i) for i in np.argwhere(~inside)[0])
-        raise ChunkRefused(
-            f"knot {knot}, axis {limits.names[axis]} is {values[knot, axis]}",
-            expected=f"a number in {low[axis] / MICRO:g} .. {high[axis] / MICRO:g}",
-        )
-    return scaled.astype(np.int64)
+    samples = knots.encode(values, limits.knots.table, compact)
+    if isinstance(samples, bytes):
+        return samples
+    knot, axis = divmod(samples, shape[1])
+    low, high = limits.axes[axis].position_min, limits.axes[axis].position_max
+    raise ChunkRefused(
+        f"knot {knot}, axis {limits.names[axis]} is {values[knot, axis]}",
+        expected=f"a number in {low / MICRO:g} .. {high / MICRO:g}",
+    )
 
 
 def check_times(t0_ns: int, dt_ns: int, knots: int, now_ns: int) -> None:
@@ -75,31 +72,19 @@ def check_times(t0_ns: int, dt_ns: int, knots: int, now_ns: int) -> None:
         )
 
 
-def _compact(samples: NDArray[np.int64], limits: LimitTable) -> bytes:
-    """int16 in steps of each axis' lsb, rounded to the nearest step that lies inside the position limits.
-
-    The quotient is taken in float64 (numpy divides integers one by one): numerators are whole and below 2^28, steps at
-    least 1/12000 apart from the next integer, so its floor is exact.
-    """
-    bounds = limits.knots
-    steps = np.floor((2.0 * samples + bounds.lsb) / (2.0 * bounds.lsb))
-    return np.minimum(np.maximum(steps, bounds.step_low), bounds.step_high).astype(_I16).tobytes()
-
-
 def chunk_message(
-    samples: NDArray[np.int64], t0_us: int, dt_ns: int, chunk_id: int, limits: LimitTable, encoding: ChunkEncoding
+    samples: bytes, count: int, axes: int, t0_us: int, dt_ns: int, chunk_id: int, encoding: ChunkEncoding
 ) -> Chunk:
-    """The frame for knots from :func:`micro_knots`; ``t0_us`` in the MCU's clock."""
-    compact = encoding is ChunkEncoding.I16_LSB
+    """The message of ``count`` knots from :func:`encode_knots`; ``t0_us`` in the MCU's clock."""
     return Chunk(
         chunk_id=chunk_id,
         t0_us=t0_us & 0xFFFFFFFF,
         dt_10us=dt_ns // 10_000,
-        n=len(samples),
-        axes=samples.shape[1],
+        n=count,
+        axes=axes,
         encoding=encoding,
         mode=ChunkMode.REPLACE_FROM_T0,
         blend_ms=BLEND_MS,
         interpolation=ChunkInterpolation.HERMITE,
-        samples=_compact(samples, limits) if compact else samples.astype(_I32).tobytes(),
+        samples=samples,
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from firmware_bridge.errors import FirmwareError, LinkError
 from firmware_bridge.host.framing import FrameReceiver, FramingCounters, encode_frame
-from firmware_bridge.host.limits import MICRO
+from firmware_bridge.host.knots import MICRO
 from firmware_bridge.host.link_state import F64, si
 from firmware_bridge.host.messages import (
     EFFORT_MAX_MAX,

@@ -31,7 +31,8 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def test_the_wheel_holds_the_compiled_kernels(names: set[str]) -> None:
-    assert any(name.startswith("edge_wam/kernels/_cpu.") and name.endswith(".so") for name in names)
+    for module in ("edge_wam/kernels/_cpu.", "firmware_bridge/host/_knots."):
+        assert any(name.startswith(module) and name.endswith(".so") for name in names)
     assert ("edge_wam/kernels/edge_wam_kernels.fatbin" in names) == (shutil.which("nvcc") is not None)
 
 
