@@ -25,7 +25,7 @@ from firmware_bridge.host.can_timing import frame_ns
 from firmware_bridge.host.can_transport import CanTransport
 from firmware_bridge.host.framing import LinkFrame, encode_frame
 from firmware_bridge.host.link import Link
-from firmware_bridge.host.link_state import LinkCounters
+from firmware_bridge.host.link_state import ChunkAnswer, LinkCounters
 from firmware_bridge.host.messages import Ack, Chunk, ChunkEncoding, McuState
 from firmware_bridge.host.motion import chunk_message, encode_knots
 from firmware_bridge.host.paced import BITS_PER_BYTE, PacedTransport
@@ -131,6 +131,7 @@ class _Session:
         self.link = Link(transport, LIMITS, max_clock_error_ns=CLOCK_ERROR_NS, encoding=encoding)
         self.link.connect()
         self.chunk_id = 0
+        self._before: ChunkAnswer | None = None
         self.interruptions = -1
         self._arm()
 
@@ -145,6 +146,7 @@ class _Session:
         """Processor time of this thread in the link, ns. Raises LinkBusy when two chunks are unanswered."""
         t0_ns = time.monotonic_ns() + LEAD_NS
         knots = sway(t0_ns)
+        self._before = self.link.state.last_chunk
         begin = time.thread_time_ns()
         self.link.send_chunk(t0_ns, DT_NS, knots, self.chunk_id + 1)
         spent = time.thread_time_ns() - begin
@@ -154,7 +156,8 @@ class _Session:
     def answered(self) -> bool:
         """The newest chunk."""
         last = self.link.state.last_chunk
-        return last is not None and last.chunk_id == self.chunk_id
+        # After it was armed again the numbers begin anew: the same number may be an answer of before.
+        return last is not None and last is not self._before and last.chunk_id == self.chunk_id
 
     def await_answer(self) -> bool:
         """False: none came."""

@@ -61,4 +61,4 @@ def test_round_trips_over_a_paced_bus_take_at_least_the_bits_of_both(wire: str) 
     row = measure_can(wire, ChunkEncoding.I16_LSB, chunks=12, seconds=0.2)
     assert row.round_trip_us.count == 12
     assert row.round_trip_us.min >= 0.97 * row.wire_us  # the bytes of each chunk, and with them its stuff bits, differ
-    assert 0 < row.share <= 1
+    assert 0 <= row.share <= 1  # none of it where the machine stands still

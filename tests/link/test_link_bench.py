@@ -71,7 +71,7 @@ def test_round_trips_over_a_paced_wire_take_at_least_the_computed_time(encoding:
     assert (row.request_bytes, row.answer_bytes) == (len(chunk_frame(encoding)), len(answer_frame()))
     assert row.wire_us == pytest.approx((row.request_bytes + row.answer_bytes) * 10)
     assert row.round_trip_us.count == 12 and row.round_trip_us.min >= row.wire_us
-    assert 0 < row.share <= 1
+    assert 0 <= row.share <= 1  # none of it where the machine stands still
 
 
 def test_the_cost_of_a_chunk_is_processor_time_of_its_two_ways() -> None:
@@ -91,4 +91,6 @@ def test_the_command_prints_one_document_with_the_machine_and_every_wire() -> No
     found = json.loads(done.out)
     assert found["machine"]
     assert len(found["wires"]) + len(found["costs"]) + len(found["skipped"]) == 8 + 2
-    assert all(0 < row["share"] <= 1 and row["round_trip_us"]["min"] >= 0.97 * row["wire_us"] for row in found["wires"])
+    for row in found["wires"]:
+        assert 0 <= row["share"] <= 1, row
+        assert row["round_trip_us"]["min"] >= 0.97 * row["wire_us"], row
