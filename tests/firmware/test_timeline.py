@@ -12,6 +12,8 @@ from tests.firmware.mcu import load
 
 SUB = 4096
 ONE = 1 << 24
+SLOPE_MAX = (1 << 46) - 1
+"""ew_curve.h; the core cuts secants far below."""
 I64 = ctypes.c_int64
 
 
@@ -39,7 +41,7 @@ def segment(p0: int, p1: int, h_us: int, m0: int, m1: int) -> Timeline:
     for k, (at, p, m) in enumerate(((1000, p0, m0), (1000 + h_us, p1, m1))):
         timeline.knots[k].at_us = at
         timeline.knots[k].position[0] = p
-        timeline.knots[k].slope[0] = int(m * ONE / h_us)
+        timeline.knots[k].slope[0] = max(-SLOPE_MAX, min(SLOPE_MAX, int(m * ONE / h_us)))
     return timeline
 
 
