@@ -32,7 +32,7 @@ from firmware_bridge.mcu.targets import TARGETS
 
 Kind = Literal["qemu", "host"]
 QEMU = "qemu-system-arm"
-_START_TIMEOUT_S = 10.0
+_START_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)

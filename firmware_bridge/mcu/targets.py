@@ -96,6 +96,10 @@ TARGETS: dict[str, Target] = {
     # The reference: its watchdog's first stage is an NMI. Two of its UARTs stand for CAN controllers; it is node 1.
     **_MPS2,
     **_board("ast1030-evb", "cortex-m4"),  # throughput: UARTs with FIFOs
+    # Without sleep, the control path in a memory of its own as on the STM32G474: what a turn costs is counted on it.
+    "mps2-an386-fast": replace(
+        _MPS2["mps2-an386-nowfi"], file="mps2-an386-fast.elf", linker_script="ports/mps2_an386/fast.ld"
+    ),
     # 64 KB of RAM, so half of the timeline; a watchdog that cannot be switched off.
     **_board("lm3s6965evb", "cortex-m3", "-DEW_TIMELINE_KNOTS=32u"),
     # NUCLEO-G474RE. No float in the core, so none of the part's float unit either.

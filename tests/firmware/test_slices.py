@@ -91,14 +91,24 @@ def _sample_chunk(mcu: Mcu, n: int = 12) -> m.Chunk:
     return mcu.chunk([[2_000 * k] * 3 for k in range(n)])
 
 
+def _falls_silent(mcu: Mcu) -> None:
+    mcu.heartbeat_on = False
+    mcu.tick(120)
+
+
+def _loses_its_encoder(mcu: Mcu) -> None:
+    mcu.encoder_on = False
+    mcu.tick(120)
+
+
 DROPS: list[tuple[str, Callable[[Mcu], object], AckCode]] = [
     ("hold", lambda mcu: mcu.raw(mcu.frame(m.Hold.TYPE, b"")), AckCode.OLD_CHUNK),
     ("disarm", lambda mcu: mcu.raw(mcu.frame(m.Disarm.TYPE, b"")), AckCode.BAD_STATE),
     ("emergency stop", lambda mcu: mcu.raw(mcu.frame(m.Estop.TYPE, b"")), AckCode.BAD_STATE),
     ("its input", lambda mcu: mcu.lib.ewl_estop_input(mcu.handle, 1), AckCode.BAD_STATE),
-    ("silence of the host", lambda mcu: (setattr(mcu, "heartbeat_on", False), mcu.tick(120)), AckCode.BAD_STATE),
-    ("a fault", lambda mcu: (setattr(mcu, "encoder_on", False), mcu.tick(120)), AckCode.BAD_STATE),
-]  # fmt: skip
+    ("silence of the host", _falls_silent, AckCode.BAD_STATE),
+    ("a fault", _loses_its_encoder, AckCode.BAD_STATE),
+]
 
 
 @pytest.mark.parametrize("done", [0, 1, 2])

@@ -75,6 +75,14 @@ def test_a_window_ends_where_its_function_has_returned_or_begins_again(tmp_path:
         plugin_argument(folder / "p.so", folder / "out", (Window("x", "nobody"),), CODE)
 
 
+def test_code_without_wait_states_costs_no_fetches() -> None:
+    stretch = _stretch(0x100, 0x102, 0x104, 0x108, 0x10A, 0x118, 0x10E)
+    fast, mixed = (bounds(stretch, listing(LISTING, where)) for where in (range(0x100, 0x200), range(0x118, 0x200)))
+    assert fast.high < mixed.high < bounds(stretch, CODE).high
+    assert fast.low == mixed.low and fast.high == 3 + 2 + 12 + 1 + 1 + 1 + 3 + 3 * 2  # two branches taken
+    assert {row.function for row in listing(LISTING, range(0x118, 0x11A)).values() if row.fast} == {"g"}
+
+
 def test_no_part_of_a_turn_costs_a_quarter_more_than_the_table_says() -> None:
     found = tick_cost.measure(ticks=300)
     assert found.chunks > 0
@@ -91,3 +99,5 @@ def test_no_part_of_a_turn_costs_a_quarter_more_than_the_table_says() -> None:
         assert 0 < cost.p50 <= cost.p99 <= cost.worst.instructions
         assert sum(count for _, count in cost.functions) == cost.worst.instructions
         assert cost.worst.instructions <= cost.worst.low <= cost.worst.high
+    # By the estimate that never spares the processor anything, a turn of an STM32G4 ends before the next tick is due.
+    assert found.cost(tick_cost.TURN.name).worst.high < tick_cost.BUDGET_CYCLES

@@ -7,7 +7,7 @@ reads 64 bits at a time.
 * Low: every load pipelined behind its neighbour (1 cycle), P = 1, divisions in 2 cycles, flash never waited for (the
   code is in the CCM SRAM or the ART accelerator always hits).
 * High: no load pipelined (2 cycles), P = 3, divisions in 12 cycles, and an accelerator that never hits: each 8 bytes of
-  code, each branch target and each constant in the code costs its 4 wait states.
+  code, each branch target and each constant in the code costs its 4 wait states; code in CCM has none.
 
 The truth on silicon lies between; what a bench must measure is listed in docs/not-verified.md.
 """
@@ -40,6 +40,8 @@ class Instruction:
     high: int
     from_flash: bool
     """It loads a constant that lies in the code."""
+    fast: bool = False
+    """It lies in a memory without wait states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,8 @@ def _timing(mnemonic: str, operands: str) -> tuple[int, int]:
     return next(((low, high) for names, low, high in _TIMING if name.startswith(names)), (1, 1))
 
 
-def listing(text: str) -> dict[int, Instruction]:
-    """The output of ``objdump -d`` by address."""
+def listing(text: str, fast: range = range(0)) -> dict[int, Instruction]:
+    """The output of ``objdump -d`` by address; ``fast``: addresses without wait states."""
     found: dict[int, Instruction] = {}
     function = ""
     for line in text.splitlines():
@@ -104,7 +106,9 @@ def listing(text: str) -> dict[int, Instruction]:
             operands = (match[4] or "").strip()
             low, high = _timing(match[3], operands)
             constant = match[3].startswith("ldr") and "[pc" in operands
-            found[address] = Instruction(address, size, match[3], operands, function, low, high, constant)
+            found[address] = Instruction(
+                address, size, match[3], operands, function, low, high, constant, address in fast
+            )
     return found
 
 
@@ -123,7 +127,9 @@ def bounds(stretch: U32, code: dict[int, Instruction]) -> CycleBounds:
     taken = at[1:] != at[:-1] + size[:-1]
     # A fetch for each new 8 bytes that straight code enters, and for each branch target.
     entered = (at[1:] + size[1:] - 1) // FETCH_BYTES != (at[:-1] + size[:-1] - 1) // FETCH_BYTES
-    fetches = int((taken | entered).sum()) + int(np.array([row.from_flash for row in rows])[index].sum()) + 1
+    slow = ~np.array([row.fast for row in rows])[index]
+    constants = np.array([row.from_flash for row in rows])[index] & slow
+    fetches = int(((taken | entered) & slow[1:]).sum()) + int(constants.sum()) + int(slow[0])
     low = int(np.array([row.low for row in rows])[index].sum()) + REFILL_LOW * int(taken.sum())
     high = int(np.array([row.high for row in rows])[index].sum()) + REFILL_HIGH * int(taken.sum())
     return CycleBounds(len(stretch), low, high + WAIT_STATES * fetches)

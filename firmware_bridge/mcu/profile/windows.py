@@ -38,6 +38,13 @@ class Counted:
     longest: U32
 
 
+def _fast_section(image: Path) -> range:
+    """Addresses of the code that is copied to memory without wait states; empty where there is none."""
+    run = subprocess.run([OBJDUMP, "-h", str(image)], capture_output=True, text=True, check=True)
+    found = re.search(r"^ *\d+ \.fast +(\w+) +(\w+) ", run.stdout, re.MULTILINE)
+    return range(int(found[2], 16), int(found[2], 16) + int(found[1], 16)) if found else range(0)
+
+
 def disassemble(image: Path) -> dict[int, Instruction]:
     """The image's instructions by address.
 
@@ -47,7 +54,7 @@ def disassemble(image: Path) -> dict[int, Instruction]:
     if shutil.which(OBJDUMP) is None:
         raise FirmwareError(f"{OBJDUMP} is not installed", remedy="apt-get install binutils-arm-none-eabi")
     run = subprocess.run([OBJDUMP, "-d", str(image)], capture_output=True, text=True, check=True)
-    return listing(run.stdout)
+    return listing(run.stdout, _fast_section(image))
 
 
 def build_plugin(folder: Path) -> Path:
@@ -99,7 +106,8 @@ def _handlers(code: dict[int, Instruction]) -> list[int]:
 
 def _returns(function: str, code: dict[int, Instruction]) -> list[int]:
     """The instructions behind every call of a function."""
-    return [i.address + i.size for i in code.values() if i.mnemonic == "bl" and i.operands.endswith(f"<{function}>")]
+    names = (f"<{function}>", f"<__{function}_veneer>")
+    return [i.address + i.size for i in code.values() if i.mnemonic == "bl" and i.operands.endswith(names)]
 
 
 def read_counts(out: Path, windows: tuple[Window, ...]) -> dict[str, Counted]:

@@ -43,6 +43,9 @@ static inline void irq_wait(void)
 /* Paints what is below the caller's stack frame. */
 void cortex_paint_stack(void);
 
+/* Looks at the next slice of the code that was copied out of flash; false: it is not what was copied. */
+bool cortex_fast_intact(void);
+
 /* True while the lowest word of the stack is untouched; *free_bytes (if not NULL) gets what was never used. */
 bool cortex_stack_intact(uint32_t *free_bytes);
 

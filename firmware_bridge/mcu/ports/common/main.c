@@ -195,6 +195,9 @@ static void check_in(uint32_t *systicks_seen)
         ew_port_fault(&core, EW_FAULT_STACK_OVERFLOW);
         board_outputs(false, false, tick);
     }
+    if (!cortex_fast_intact()) {
+        ew_port_fault(&core, EW_FAULT_MEMORY);
+    }
     if (systicks != *systicks_seen) {
         *systicks_seen = systicks;
         ew_check_in(&core, EW_CHECK_INTERRUPT);

@@ -1,18 +1,25 @@
 /* The way from reset to main, and the exceptions that every port has. */
 #include "cortex.h"
 
-extern uint32_t _data_load, _data_start, _data_end, _bss_start, _bss_end;
+extern uint32_t _data_load, _data_start, _data_end, _bss_start, _bss_end, _fast_load, _fast_start, _fast_end;
 
 int main(void);
+
+static void copy(const uint32_t *from, uint32_t *to, const uint32_t *end)
+{
+    const uint32_t *next = from;
+    for (uint32_t *at = to; at < end; at++) {
+        *at = *next;
+        next++;
+    }
+}
 
 void Reset_Handler(void)
 {
     __asm volatile("cpsid i");
-    const uint32_t *from = &_data_load;
-    for (uint32_t *to = &_data_start; to < &_data_end; to++) {
-        *to = *from;
-        from++;
-    }
+    copy(&_data_load, &_data_start, &_data_end);
+    copy(&_fast_load, &_fast_start, &_fast_end);
+    __asm volatile("dsb\n isb" ::: "memory");
     for (uint32_t *to = &_bss_start; to < &_bss_end; to++) {
         *to = 0u;
     }

@@ -106,7 +106,8 @@ void Pvd_Handler(void)
     last_words_supply();
 }
 
-/* Regions: RAM holds no code; the 256 bytes below the stack let nobody in (the canary word above them is written first). */
+/* Regions: RAM holds no code; the 256 bytes below the stack let nobody in (the canary word above them is written first); the
+ * code that was copied to CCM can be run and read, and its second address does not exist. */
 static void start_memory_protection(void)
 {
     extern uint32_t _guard;
@@ -118,6 +119,12 @@ static void start_memory_protection(void)
     reg_put(MPU_RNR, 1u);
     reg_put(MPU_RBAR, (uint32_t)(uintptr_t)&_guard);
     reg_put(MPU_RASR, never_execute | (6u << 16) | (7u << 1) | on); /* 256 bytes, no access */
+    reg_put(MPU_RNR, 2u);
+    reg_put(MPU_RBAR, 0x10000000u);
+    reg_put(MPU_RASR, (6u << 24) | (6u << 16) | (14u << 1) | on); /* 32 KB, read only */
+    reg_put(MPU_RNR, 3u);
+    reg_put(MPU_RBAR, 0x20018000u);
+    reg_put(MPU_RASR, never_execute | (6u << 16) | (14u << 1) | on); /* 32 KB, no access */
     reg_put(MPU_CTRL, 5u); /* on; elsewhere the default map; off in HardFault and NMI, which have the last words */
     __asm volatile("dsb\n isb" ::: "memory");
 }
