@@ -19,7 +19,7 @@ def test_flash_ram_and_the_deepest_stack_are_within_budget(target: str) -> None:
     assert used.stack > 700 and used.flash > 3000, "and the numbers are those of a program"
 
 
-def _stack(tmp_path: Path, code: str) -> tuple[int, tuple[str, ...]]:
+def _stack(tmp_path: Path, code: str, *flags: str) -> tuple[int, tuple[str, ...]]:
     """Worst stack and its path, of a program of a few lines."""
     (tmp_path / "p.c").write_text("""
         unsigned read_something(unsigned n);
@@ -29,7 +29,7 @@ def _stack(tmp_path: Path, code: str) -> tuple[int, tuple[str, ...]]:
     """ + code)  # fmt: skip
     subprocess.run(
         ["arm-none-eabi-gcc", "-mcpu=cortex-m4", "-O2", "-ffreestanding", "-nostdlib", "-fstack-usage", "-Wl,-e,main",
-         "-dumpdir", f"{tmp_path}/", "-o", str(tmp_path / "p.elf"), str(tmp_path / "p.c")], check=True,
+         "-dumpdir", f"{tmp_path}/", *flags, "-o", str(tmp_path / "p.elf"), str(tmp_path / "p.c")], check=True,
     )  # fmt: skip
     return budget.stack(tmp_path / "p.elf", "".join(p.read_text() for p in tmp_path.glob("*.su")), ())
 
@@ -62,6 +62,21 @@ def test_frames_add_up_along_the_deepest_path(tmp_path: Path) -> None:
     """)  # fmt: skip
     assert 6000 <= stack <= 6100
     assert [name.partition(".")[0] for name in path] == ["main", "outer", "inner"]
+
+
+def test_a_number_that_the_linker_script_names_does_not_cut_a_function_in_two(tmp_path: Path) -> None:
+    code = """
+        __attribute__((noinline)) static unsigned deep(unsigned n)
+        { volatile unsigned a[300]; a[n % 300u] = n; return a[(n + 1u) % 300u]; }
+        int main(void)
+        { for (unsigned i = 0u; i < read_something(4); i++) { if (read_something(i) != 0u) { return 1; } }
+          return (int)deep(read_something(8)); }
+    """
+    plain = _stack(tmp_path, code)
+    words = subprocess.run(["arm-none-eabi-nm", str(tmp_path / "p.elf")], capture_output=True, text=True, check=True)
+    main = next(int(line.split()[0], 16) for line in words.stdout.splitlines() if line.endswith(" main"))
+    inside = [f"-Wl,--defsym=_number{k}={(main & ~1) + 2 * k}" for k in range(1, 12)]
+    assert _stack(tmp_path, code, *inside) == plain
 
 
 def test_what_is_over_budget_is_named() -> None:

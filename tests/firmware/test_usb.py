@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.firmware.stm32 import build_drivers, header_number
 from tests.firmware.usb_host import Deaf, Stalled, UsbHost
-from tests.firmware.usb_part import BCDR, CNTR, DADDR, PMAOVR, UID, UsbPart
+from tests.firmware.usb_part import BCDR, CNTR, DADDR, FSUSP, PMAOVR, UID, WKUP, UsbPart
 
 LIBRARY: list[Path] = []
 LONGEST_INTERRUPT = 128
@@ -465,6 +465,18 @@ def test_the_most_that_one_interrupt_can_have_to_do_is_bounded(port: Port) -> No
     part.accesses = 0
     part.interrupt()
     assert 100 < part.accesses <= LONGEST_INTERRUPT
+
+
+def test_a_reset_ends_a_suspension_even_if_no_waking_is_reported(port: Port) -> None:
+    port.host.open_port()
+    port.part.silence()
+    port.part.interrupt()
+    port.part.reset()
+    port.part.flags &= ~WKUP
+    port.part.interrupt()
+    assert not port.part.control & FSUSP, "or the next silence would go unseen"
+    port.host.open_port()
+    assert port.put(b"awake") == 5 and port.host.fetch() == b"awake"
 
 
 def test_a_halted_endpoint_stalls_and_begins_again_with_data0(port: Port) -> None:
