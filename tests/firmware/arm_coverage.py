@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -28,12 +29,15 @@ from firmware_bridge.errors import LinkError
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.can_transport import CanTransport
 from firmware_bridge.host.conversation import Conversation
+from firmware_bridge.host.drive_emulation import DamiaoMotor, MitBus
 from firmware_bridge.host.emulator import Emulator, EmulatorOptions
 from firmware_bridge.host.framing import LinkFrame, encode_frame
 from firmware_bridge.host.guest_time import GuestHost, demo_table
+from firmware_bridge.host.limits import LimitTable
 from firmware_bridge.host.slcan_bus import SlcanBus
 from firmware_bridge.mcu import build as mcu_build
 from firmware_bridge.mcu.profile.windows import disassemble
+from tests.drives.arm import motor_set
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "docs" / "measured" / "arm-coverage.md"
@@ -157,16 +161,63 @@ def _over_can(emulator: Emulator, dice: random.Random) -> None:
         transport.close()
 
 
+def _motors(emulator: Emulator, dice: random.Random) -> None:
+    """Two motor drives on the second bus, which follow, and are then cut off; a reset at the end."""
+    table = LimitTable.from_si(
+        ["shoulder", "elbow"], position_min=[-1.0] * 2, position_max=[1.0] * 2, velocity_max=[2.0] * 2,
+        acceleration_max=[20.0] * 2, jerk_max=[500.0] * 2, following_error_max=[0.5] * 2,
+        drives=[motor_set(0, 1), motor_set(1, 2)],
+    )  # fmt: skip
+    host = GuestHost(emulator, table, plan_ticks=20)
+    wire, drives = SlcanBus(emulator.motor_tty), MitBus([DamiaoMotor(n, n + 16) for n in (1, 2)])
+    over = threading.Event()
+
+    def serve() -> None:
+        last_us = 0
+        while not over.is_set():
+            message = wire.recv(0.001)
+            while message is not None:
+                drives.send(message.arbitration_id, bytes(message.data), host.mcu_us)
+                message = wire.recv(0.0)
+            drives.advance((host.mcu_us - last_us) * 1e-6, host.mcu_us)
+            last_us = host.mcu_us
+            for identifier, data in drives.answers(host.mcu_us + 1000):
+                with contextlib.suppress(can.CanOperationError):  # lost, as on a bus
+                    wire.send(can.Message(arbitration_id=identifier, is_extended_id=False, data=data))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        host.run(50)
+        with contextlib.suppress(LinkError):  # a machine that stalls cannot answer within a drive's patience
+            host.arm()
+            host.follow(300)
+            host.send(m.Hold())
+            host.run(200)
+    finally:
+        over.set()
+        thread.join()
+        wire.shutdown()
+    host.run(300)
+    emulator.reset_mcu()
+    host.run(100)
+    _everything(host, dice, but=())
+    host.close()
+
+
 def tour(folder: Path) -> list[Path]:
-    """A host that says everything in every state, in counted time: 16 axes, then one; then over CAN. The logs."""
+    """A host that says everything in every state, in counted time: 16 axes, one, CAN, motor drives. The logs."""
     logs = []
     dice = random.Random(1)
     table = (m.LimitsSet.TYPE, m.DriveSet.TYPE, m.StopsSet.TYPE, m.LimitsCommit.TYPE)
-    for axes in (16, 1):
+    for axes in (16, 1, 2):
         logs.append(folder / f"tour-{axes}.log")
         extra = ("-d", "in_asm", "-D", str(logs[-1]))
         options = EmulatorOptions(target=TARGET, icount=True, icount_shift=3, extra=extra, can=True)
         with Emulator("qemu", options) as emulator:
+            if axes == 2:
+                _motors(emulator, dice)
+                continue
             host = GuestHost(emulator, demo_table(axes), plan_ticks=20, knots=19)
             host.run(50)
             _everything(host, dice, but=table)
@@ -221,7 +272,7 @@ def main(arguments: list[str]) -> int:
         f"`python -m tests.firmware.arm_coverage --write`: {TARGET} {mcu_build.build_id(TARGET):08x}, as the emulator "
         f"logged\nit. {ran.instructions_ran} of {ran.instructions} instructions of the files below ran.\n\n"
         f"{_table(ran)}\n\n"
-        "## Not run\n\nNot asked for by this tour: motor drives and servos, resets, crashes, damaged memory. Their "
+        "## Not run\n\nNot asked for by this tour: servos, crashes, damaged memory. Their "
         f"tests run on\nthe core as a library or, in real time, on the emulated board.\n\n{_missing(ran)}\n"
     )
     print(text)
