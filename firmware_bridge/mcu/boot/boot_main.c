@@ -14,10 +14,10 @@ static const uint8_t keys[][LMS_KEY_BYTES] = EW_BOOT_KEYS;
 
 static void print_number(uint32_t value)
 {
+    static const char digits[] = "0123456789abcdef";
     char text[9];
     for (uint32_t i = 0u; i < 8u; i++) {
-        const uint32_t digit = (value >> (28u - (4u * i))) & 15u;
-        text[i] = (char)((digit < 10u) ? ('0' + (char)digit) : ('a' + (char)(digit - 10u)));
+        text[i] = digits[(value >> (28u - (4u * i))) & 15u];
     }
     text[8] = '\0';
     boot_print(text);

@@ -82,7 +82,8 @@ void sha256_end(sha256_t *hash, uint8_t *digest)
         sha256_add(hash, &zero, 1u);
     }
     for (uint32_t i = 0u; i < 8u; i++) {
-        const uint8_t byte = (uint8_t)(bits >> (56u - (8u * i)));
+        const uint32_t shift = 56u - (8u * i);
+        const uint8_t byte = (uint8_t)(bits >> shift);
         sha256_add(hash, &byte, 1u);
     }
     for (uint32_t i = 0u; i < SHA256_BYTES; i++) {

@@ -51,7 +51,7 @@ void boot_start(void)
 
 bool boot_floor_erase(uint32_t page)
 {
-    return flash_erase((FLASH_FLOOR - FLASH_BASE) / FLASH_PAGE_BYTES + page);
+    return flash_erase(((FLASH_FLOOR - FLASH_BASE) / FLASH_PAGE_BYTES) + page);
 }
 
 bool boot_floor_write(uint32_t offset, uint32_t value)
