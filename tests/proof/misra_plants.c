@@ -37,6 +37,7 @@ int32_t *planted_pointers(int32_t *p, const int32_t *q, void (*call)(void), uint
 int32_t planted_types(uint8_t small, uint32_t large, int32_t number, bool yes, colour_t colour, side_t side);
 uint32_t planted_flow(uint32_t n, const uint8_t *bytes);
 uint32_t planted_library(const char *text);
+uint32_t planted_fresh(void);
 
 void planted_variadic(uint32_t n, ...)
 {
@@ -100,7 +101,6 @@ int32_t planted_types(uint8_t small, uint32_t large, int32_t number, bool yes, c
 uint32_t planted_flow(uint32_t n, const uint8_t *bytes)
 {
     uint32_t total = 0u;
-    uint32_t fresh;
     float x;
     uint32_t again[n]; /* plant 18.8 */
     if (n > 3u) /* plant 15.6 */
@@ -142,7 +142,6 @@ uint32_t planted_flow(uint32_t n, const uint8_t *bytes)
         }
         total--;
     }
-    total += fresh; /* plant uninitvar */
     n = 3u; /* plant 17.8 */
 out:
     return total;
@@ -157,4 +156,10 @@ uint32_t planted_library(const char *text)
     planted_recursive(3u); /* plant 17.7 */
     abort(); /* plant 21.8 */
     return (uint32_t)number;
+}
+
+uint32_t planted_fresh(void)
+{
+    uint32_t fresh;
+    return fresh; /* plant uninitvar */
 }

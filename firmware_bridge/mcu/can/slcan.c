@@ -142,7 +142,7 @@ uint32_t slcan_format(const ew_can_frame_t *frame, uint8_t *out)
     while (lengths[code] < frame->count) {
         code++;
     }
-    out[0] = (uint8_t)(frame->fd ? 'b' : (frame->remote ? 'r' : 't'));
+    out[0] = frame->fd ? (uint8_t)'b' : (frame->remote ? (uint8_t)'r' : (uint8_t)'t');
     out[1] = hex[(frame->id >> 8) & 7u];
     out[2] = hex[(frame->id >> 4) & 15u];
     out[3] = hex[frame->id & 15u];

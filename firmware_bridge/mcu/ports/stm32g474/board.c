@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "cortex.h"
 #include "fdcan.h"
+#include "handlers.h"
 #include "pins.h"
 #include "reg.h"
 #include "rings.h"
@@ -33,12 +34,6 @@
 static uint64_t microseconds;
 static uint32_t counter_last;
 static bool crystal;
-
-void Usart1_Handler(void);
-void Usart2_Handler(void);
-void Usart3_Handler(void);
-void Usb_Handler(void);
-void Pvd_Handler(void);
 
 uint64_t board_now_us(void)
 {

@@ -3,6 +3,7 @@
 #include "board.h"
 #include "can_hal.h"
 #include "clock.h"
+#include "handlers.h"
 #include "reg.h"
 #include "stm32g474.h"
 
@@ -162,7 +163,8 @@ static void read_element(uint32_t address, ew_can_frame_t *frame)
     frame->fd = (info & (1u << 21)) != 0u;
     frame->remote = (head & (1u << 29)) != 0u;
     const uint8_t length = length_of(info >> 16);
-    frame->count = frame->fd ? length : ((length > EW_CAN_CLASSIC_BYTES) ? (uint8_t)EW_CAN_CLASSIC_BYTES : length);
+    const uint8_t most = frame->fd ? EW_CAN_FRAME_BYTES : EW_CAN_CLASSIC_BYTES;
+    frame->count = (length > most) ? most : length;
     frame->count = frame->remote ? 0u : frame->count;
     for (uint32_t i = 0u; i < frame->count; i += 4u) {
         const uint32_t word = reg_get(address + 8u + i);

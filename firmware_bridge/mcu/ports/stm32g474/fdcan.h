@@ -7,9 +7,6 @@
 /* The buses that may start, one bit each: none without the crystal, and none whose pins have another use. */
 void fdcan_allow(uint32_t mask);
 
-void Fdcan1_Handler(void);
-void Fdcan2_Handler(void);
-
 /* ---- arithmetic, tested on the host ---- */
 
 /* What a bit-timing register can hold, in time quanta. */

@@ -55,6 +55,8 @@ bool estop_step(estop_input_t *input, bool channel_a_high, bool channel_b_high)
         input->closed_ticks = 0u;
     } else if (input->closed_ticks < ESTOP_RELEASE_TICKS) {
         input->closed_ticks++;
+    } else {
+        /* closed for long enough: released */
     }
     return input->closed_ticks < ESTOP_RELEASE_TICKS;
 }

@@ -124,6 +124,8 @@ static void move_packet(uint32_t base, uint32_t status)
         reg_clear(base + USART_CR1, USART_CR1_TCIE);
         reg_set(base + USART_CR1, USART_CR1_RE);
         packet.count = 0u;
+    } else {
+        /* the last bytes are on their way */
     }
 }
 

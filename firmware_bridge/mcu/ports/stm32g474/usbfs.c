@@ -134,7 +134,7 @@ void usb_hal_refuse(void)
 
 void usb_hal_halt(uint8_t address, bool on)
 {
-    const uint32_t endpoint = address & 0xFu;
+    const uint32_t endpoint = (uint32_t)address & 0xFu;
     if ((address & USB_IN) != 0u) {
         change(endpoint, on ? USB_EP_STAT_TX : TX_FIELD, on ? USB_EP_TX_STALL : USB_EP_TX_NAK);
     } else {

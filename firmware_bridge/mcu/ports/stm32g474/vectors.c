@@ -1,16 +1,8 @@
 #include "cortex.h"
+#include "handlers.h"
 #include "stm32g474.h"
 #include "watchdogs.h"
 
-void Usart1_Handler(void);
-void Usart2_Handler(void);
-void Usart3_Handler(void);
-void Pvd_Handler(void);
-void Usb_Handler(void);
-void Fdcan1_Handler(void);
-void Fdcan2_Handler(void);
-void Wwdg_Handler(void);
-void Clock_Handler(void);
 void wwdg_last_words(const uint32_t *stack);
 
 /* WWDG's early wakeup. Nothing has its priority, so the frame on the stack is that of what hung. */
