@@ -10,6 +10,8 @@ import pytest
 from firmware_bridge.mcu import build as mcu_build
 from tests.proof import misra
 
+pytestmark = pytest.mark.timeout(900)  # a minute of processor time, and CI shares its cores
+
 _PLANT = re.compile(r"/\* plant (?P<rule>[\w.]+) \*/")
 
 
