@@ -73,7 +73,7 @@ class Program:
 
 
 def programs() -> dict[str, Program]:
-    """What is checked: per image the files that no earlier one has. Ports of the host PC are a test double and not here."""
+    """What is checked: per image the files that no earlier one has. The PC's port is a test double and not here."""
     out: dict[str, Program] = {}
     seen: set[str] = set()
     for name in (FIRST, *(name for name in TARGETS if name != FIRST)):
