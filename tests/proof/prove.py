@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.proof import cbmc_tool, limit_tables
+from tests.proof import cbmc_tool
 
 HERE = Path(__file__).resolve().parent / "cbmc"
 ROOT = HERE.parents[2]
@@ -35,7 +35,7 @@ _RESULT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """One row of harnesses.toml; per_limits rows are repeated for every shipped limit table."""
+    """One row of harnesses.toml; cut: a function of the harness, called at every access to what it looks at."""
 
     name: str
     property: str
@@ -48,9 +48,7 @@ class Proof:
     unwindset: tuple[str, ...] = ()
     replace: dict[str, str] = field(default_factory=dict)
     scale: dict[str, int] = field(default_factory=dict)
-    per_limits: bool = False
-    quick: bool = True
-    solver: str = "minisat"
+    cut: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +68,9 @@ class Verdict:
 
 
 def proofs() -> list[Proof]:
-    """All rows, those per limit table spread out."""
+    """All rows."""
     rows = tomllib.loads((HERE / "harnesses.toml").read_text())["proof"]
-    out = []
-    for row in rows:
-        row["core"] = tuple(row["core"])
-        row["defines"] = tuple(row.get("defines", ()))
-        row["unwindset"] = tuple(row.get("unwindset", ()))
-        proof = Proof(**row)
-        if not proof.per_limits:
-            out.append(proof)
-            continue
-        for table in limit_tables.shipped():
-            spread = {**row, "name": f"{proof.name}: {table.name}", "defines": (*proof.defines, *table.defines())}
-            out.append(Proof(**spread))
-    return out
+    return [Proof(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in rows]
 
 
 def sources_hash(proof: Proof) -> str:
@@ -117,12 +103,15 @@ def _call(command: Sequence[str]) -> None:
 def _scaled_core(proof: Proof, folder: Path) -> Path:
     core = folder / "core"
     shutil.copytree(CORE, core)
-    header = core / "ew_protocol.h"
-    text = header.read_text()
-    for name, value in proof.scale.items():
-        text, count = re.subn(rf"(#define {name}) \S+", rf"\1 {value}", text)
-        assert count == 1, name
-    header.write_text(text)
+    left = dict(proof.scale)
+    for header in core.glob("*.h"):
+        text = header.read_text()
+        for name, value in proof.scale.items():
+            text, count = re.subn(rf"(?m)^(#define {name}) \d+(u?)\b", rf"\g<1> {value}\2", text)
+            if count:
+                del left[name]
+        header.write_text(text)
+    assert not left, left
     return core
 
 
@@ -136,6 +125,9 @@ def _compiled(proof: Proof, folder: Path, define: str) -> Path:
            "-o", str(model)])  # fmt: skip
     for function, contract in proof.replace.items():
         _call([*_tool("goto-instrument"), "--replace-calls", f"{function}:{contract}", str(model), str(model)])
+    if proof.cut:
+        _call([*_tool("goto-instrument"), "--drop-unused-functions", str(model), str(model)])
+        _call([*_tool("goto-instrument"), "--isr", proof.cut, str(model), str(model)])
     return model
 
 
@@ -153,8 +145,6 @@ def check(proof: Proof, define: str = "") -> dict[str, str]:
         ]  # fmt: skip
         for loop in proof.unwindset:
             command += ["--unwindset", loop]
-        if proof.solver != "minisat":
-            command += ["--external-sat-solver", proof.solver]
         try:
             run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
         except subprocess.TimeoutExpired as expired:
@@ -191,7 +181,7 @@ def sound(verdict: Verdict) -> str:
 
 HEAD = """# Proofs
 
-Written by `make proof` ({version}, {solver}); [../proof.md](../proof.md) says what they mean. Each line was run three
+Written by `make proof` ({version}, MiniSat); [../proof.md](../proof.md) says what they mean. Each line was run three
 times: as it is, with its end asserted unreachable, and with one bound tightened; the last two must fail, and did.
 *Sources* is the first part of the SHA-256 over the harness and the core's files in it, without comments: a test
 compares it with the present ones.
@@ -208,6 +198,12 @@ def row(verdict: Verdict) -> str:
             f"| `{sources_hash(p)}` |\n")  # fmt: skip
 
 
+def write(lines: dict[str, str]) -> None:
+    """The table, of the lines that there are, in the order of the harnesses."""
+    head = HEAD.format(version=f"CBMC {cbmc_tool.version(cbmc_tool.cbmc())}")
+    TABLE.write_text(head + "".join(lines[proof.name] for proof in proofs() if proof.name in lines))
+
+
 def written() -> dict[str, str]:
     """Name of each proof in the committed table, and the hash of the sources that it was made of."""
     return dict(re.findall(r"^\| \*\*(.+?)\*\*:.*\| proved \| `(\w+)` \|$", TABLE.read_text(), re.MULTILINE))
@@ -218,16 +214,15 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("name", nargs="*", help="part of the name of a proof")
     parser.add_argument("--write", action="store_true", help="put the table into docs/measured/proofs.md")
-    parser.add_argument("--resume", action="store_true", help="with --write: keep the lines whose sources are the same")
+    parser.add_argument("--resume", action="store_true", help="skip what the table has of the same sources")
     options = parser.parse_args(arguments)
-    old = TABLE.read_text() if options.resume and TABLE.is_file() else ""
-    kept = {found[1]: found[0] + "\n" for found in re.finditer(r"^\| \*\*(.+?)\*\*:.*$", old, re.MULTILINE)}
-    lines, bad = [], 0
+    old = TABLE.read_text() if TABLE.is_file() else ""
+    lines = {found[1]: found[0] + "\n" for found in re.finditer(r"^\| \*\*(.+?)\*\*:.*$", old, re.MULTILINE)}
+    bad = 0
     for proof in proofs():
         if options.name and not any(part in proof.name for part in options.name):
             continue
-        if f"proved | `{sources_hash(proof)}`" in kept.get(proof.name, ""):
-            lines.append(kept[proof.name])
+        if options.resume and f"proved | `{sources_hash(proof)}`" in lines.get(proof.name, ""):
             continue
         try:
             verdict = prove(proof)
@@ -235,14 +230,13 @@ def main(arguments: list[str]) -> int:
             print(f"{proof.name}: {error}", flush=True)
             bad += 1
             continue
-        lines.append(row(verdict))
+        lines[proof.name] = row(verdict)
         bad += not verdict.good
         print(f"{proof.name}: {sound(verdict)}, {verdict.checks} checks, {verdict.seconds:.1f} s", flush=True)
         for what in verdict.failed:
             print(f"    {what}")
-    if options.write and not options.name:
-        version = f"CBMC {cbmc_tool.version(cbmc_tool.cbmc())}"
-        TABLE.write_text(HEAD.format(version=version, solver="MiniSat") + "".join(lines))
+        if options.write:
+            write(lines)
     return 1 if bad else 0
 
 
