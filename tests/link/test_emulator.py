@@ -160,7 +160,8 @@ def test_the_thread_that_moves_the_bytes_goes_before_the_one_that_is_the_process
         before = os.getpriority(os.PRIO_PROCESS, 0)
         assert len(nice) >= 2
         # Nobody may raise a priority without permission; with it both are raised, one of them more.
-        assert moves < min(nice.values()) if min(nice.values()) < before else moves == min(nice.values())
+        processor = min(nice.values())
+        assert moves < processor or moves == -20 if processor < before else moves == processor
 
 
 def test_its_priority_is_left_alone_where_none_is_asked_for(firmware: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edge_wam.supervisor import SessionError
+from tests.runtime.rig import Running
+from tests.support import stalls
 from tests.support.stalls import ATTEMPTS, STALL_S, Witness, judge
 
 
@@ -51,3 +53,56 @@ def test_one_on_a_machine_that_stalled_is_done_again_from_the_beginning() -> Non
 def test_a_machine_that_always_stalls_does_not_make_it_good() -> None:
     with pytest.raises(SessionError):
         play(ATTEMPTS, 1.0)
+
+
+class Counted(Running):
+    """No session at all: counts how often it was begun."""
+
+    def _open(self) -> None:
+        self.rig, self.session = ("rig", self._count), ("session", self._count)  # type: ignore[assignment]
+        self.witness = Scripted(1.0)
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+MODULE = """
+import pytest
+from tests.runtime.test_stalls import Counted
+
+REAL_TIME = {real_time}
+runs = []
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return Counted(tmp_path_factory.mktemp("shared"))
+
+@pytest.fixture
+def rig(shared):
+    return shared.rig
+
+@pytest.fixture
+def session(shared):
+    return shared.session
+
+def test_it(rig, session, tmp_path):
+    runs.append((rig, session, tmp_path.name, tmp_path.is_dir()))
+    assert len(runs) == 3
+
+def test_what_was_given():
+    assert runs == [
+        (("rig", k), ("session", k), name, True)
+        for k, name in enumerate(["test_it0", "again-1", "again-2"])
+    ]
+"""
+
+
+@pytest.mark.parametrize("real_time", [True, False])
+def test_every_attempt_is_given_a_session_and_a_folder_of_its_own(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, real_time: bool
+) -> None:
+    monkeypatch.setattr(stalls, "STALL_S", -1.0)
+    pytester.makeconftest("from tests.runtime.conftest import pytest_pyfunc_call as pytest_pyfunc_call\n")
+    pytester.makepyfile(MODULE.format(real_time=real_time))
+    outcome = pytester.runpytest_inprocess("-q", "-p", "no:cacheprovider")
+    outcome.assert_outcomes(passed=2 if real_time else 0, failed=0 if real_time else 2)
