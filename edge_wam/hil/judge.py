@@ -238,9 +238,11 @@ def void(scenario: Scenario, evidence: Evidence) -> str:
     exact = [mark.at_us for mark in evidence.marks if mark.exact and mark.boot == 0]
     planned_us = evidence.begin_us + min(one.at_ms for one in scenario.inject) * 1000 - _BEFORE_US
     first_us = min(exact, default=planned_us)
-    if stop is not None and stop.at_us < first_us:
+    dry = [e.at_us for e in evidence.events(EventKind.STATE) if e.arg1 == McuState.STARVED and e.at_us < first_us]
+    stopped_us = min([*dry, *([stop.at_us] if stop is not None else [])], default=first_us)
+    if stopped_us < first_us:
         return (
-            f"stopped {(first_us - stop.at_us) / 1e3:.0f} ms before anything was injected; the bench stalled for "
+            f"stopped {(first_us - stopped_us) / 1e3:.0f} ms before anything was injected; the bench stalled for "
             f"{evidence.stalls_ms[0]:.0f} ms, the emulated processor for {evidence.stalls_ms[1]:.0f} ms"
         )
     return ""

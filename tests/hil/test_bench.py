@@ -19,7 +19,7 @@ from edge_wam.hil.scenario import Expect, Injection, Reaction, load_scenario
 from edge_wam.hil.table import COLUMNS, ROWS, Result, page, read_results, shortened, summary
 from firmware_bridge.hil.cable import Babble, BitErrors, Delay, Tamper
 from firmware_bridge.host.framing import FrameReceiver, encode_frame
-from firmware_bridge.host.messages import Event, EventKind, Fault, StopCause
+from firmware_bridge.host.messages import Event, EventKind, Fault, McuState, StopCause
 from firmware_bridge.host.plant_port import DriveCommand
 
 FOLDER = Path(__file__).parent / "scenarios"
@@ -113,8 +113,13 @@ def test_a_run_that_the_pc_stopped_is_void_and_one_that_the_fault_stopped_is_not
     evidence.target = "mps2-an386"
     (mark,) = evidence.marks
     assert mark.exact and void(stuck, evidence) == ""
-    evidence.boots[0].events.append(Event(999, mark.at_us - 1000, EventKind.FAULT, Fault.FOLLOWING_ERROR, 0))
-    assert "before anything was injected" in void(stuck, evidence), "a mark is exact: nothing before it is its doing"
+    for before in (
+        Event(999, mark.at_us - 1000, EventKind.FAULT, Fault.FOLLOWING_ERROR, 0),
+        Event(999, mark.at_us - 1000, EventKind.STATE, McuState.RUN, McuState.STARVED),
+    ):
+        evidence.boots[0].events.append(before)
+        assert "before anything was injected" in void(stuck, evidence), "marks are exact: nothing before is its doing"
+        evidence.boots[0].events.remove(before)
     frozen = load_scenario(FOLDER / "policy-frozen.toml")
     evidence = LockstepBench(frozen).run()
     evidence.target = "mps2-an386"
