@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 
 from firmware_bridge.host import messages as m
@@ -9,6 +11,7 @@ from firmware_bridge.host.drive_emulation import CubeMarsMotor, DamiaoMotor, Fee
 from firmware_bridge.host.limits import sim_drive
 from tests.drives.arm import Arm, motor_set, servo_set
 from tests.drives.core import Drives
+from tests.drives.test_motor_arm import brakes_open
 
 
 def mixed() -> Arm:
@@ -39,6 +42,38 @@ def test_kinds_can_be_mixed_and_stop_together() -> None:
     for _ in range(400):
         arm.tick()
     assert powered(arm) == [False] * 4
+
+
+def test_torque_off_falls_due_for_the_motors_among_the_drives() -> None:
+    arm = mixed()
+    lib = arm.lib
+    lib.ew_motor_off_due.restype, lib.ew_motor_off_due.argtypes = ctypes.c_bool, [ctypes.c_void_p]
+    arm.start()
+    arm.tick(8)
+    assert not lib.ew_motor_off_due(arm.handle)
+    arm.ask(m.Disarm())
+    due = []
+    wires = arm.wires
+
+    def watched() -> None:
+        due.append(lib.ew_motor_off_due(arm.handle))
+        wires()
+
+    arm.wires = watched  # type: ignore[method-assign]
+    arm.tick(20)
+    assert any(due) and not due[-1] and powered(arm)[:2] == [False] * 2
+
+
+def test_brakes_open_when_the_real_drives_have_confirmed_their_torque() -> None:
+    arm = mixed()
+    arm.stops = m.StopsSet(brake_after_ms=10, torque_off_after_ms=30)
+    arm.start()
+    seen = [(brakes_open(arm), all(powered(arm))) for _ in range(10) if arm.tick()]
+    assert (False, False) in seen and (True, True) in seen and (True, False) not in seen
+    alone = Arm([sim_drive(0)])
+    alone.start()
+    alone.tick()
+    assert brakes_open(alone), "a stream says nothing of its torque"
 
 
 def test_the_simulated_axis_is_the_stream_and_its_silence_is_nobodys_number() -> None:

@@ -400,3 +400,37 @@ def test_brakes_stay_open_while_one_drive_has_let_go_and_the_others_still_brake(
         braking.append((arm.state, brakes_open(arm)))
     assert braking.count((m.McuState.FAULT, True)) > 10 and not any(not is_open for _, is_open in braking)
     assert arm.state == m.McuState.FAULT and not brakes_open(arm)
+
+
+def test_torque_off_falls_due_for_each_motor_once_and_is_then_the_next_frame() -> None:
+    arm = running()
+    lib = arm.lib
+    lib.ew_motor_off_due.restype, lib.ew_motor_off_due.argtypes = ctypes.c_bool, [ctypes.c_void_p]
+    sent: list[tuple[bool, int, bytes]] = []
+    send = arm.motor_bus.send
+
+    def watched(identifier: int, data: bytes, now_us: int) -> None:
+        sent.append((due, identifier, data))
+        send(identifier, data, now_us)
+
+    def wires() -> None:
+        """As Arm.wires, and before each frame the question whether it will be a torque off."""
+        nonlocal due
+        for identifier, data in arm.motor_bus.answers(arm.now_us):
+            lib.ewl_motor_rx(arm.handle, identifier, data, len(data), arm.now_us)
+        due = bool(lib.ew_motor_off_due(arm.handle))
+        while lib.ewl_motor_tx(arm.handle, ctypes.byref(arm._id), arm._data, arm.now_us):
+            arm.motor_bus.send(arm._id.value, arm._data.raw, arm.now_us)
+            due = bool(lib.ew_motor_off_due(arm.handle))
+
+    due = False
+    arm.motor_bus.send = watched  # type: ignore[method-assign]
+    arm.wires = wires  # type: ignore[method-assign]
+    arm.tick(50)
+    assert sent and not any(was_due for was_due, _, _ in sent)
+    arm.ask(m.Disarm())
+    while any(arm.torques()):
+        arm.tick()
+    off = [(identifier, data) for was_due, identifier, data in sent if was_due]
+    assert [data for _, data in off] == [b"\xff" * 7 + b"\xfd"] * len(arm.torques())
+    assert len({identifier for identifier, _ in off}) == len(arm.torques())

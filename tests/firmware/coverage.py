@@ -29,7 +29,7 @@ CORE = mcu_build.HERE / "core"
 _ELSEWHERE = (
     "test_ports", "test_slcan", "test_fuzz", "test_build", "test_generated", "test_boards", "test_image",
     "test_microvm", "test_budget", "test_false_bites", "test_stm32", "test_tick_cost", "test_can_timing", "test_robots",
-    "test_coverage", "test_dbc", "test_can_transport",
+    "test_coverage", "test_dbc", "test_can_transport", "test_usb", "test_rings", "test_sanitized", "test_can_loop",
 )  # fmt: skip
 TESTS = [
     *(path for folder in ("firmware", "drives", "can") for path in sorted((ROOT / "tests" / folder).glob("test_*.py"))

@@ -54,6 +54,30 @@ def test_a_limit_that_changes_by_itself_is_found_before_the_axis_passes_the_one_
     assert not mcu.drive_on and mcu.report().fault == m.Fault.LIMITER_CHECK
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("limit", [10 * SUB, 4 * SUB], ids=["acceleration", "jerk"])
+def test_an_acceleration_or_a_jerk_beyond_what_the_host_sent_is_found_in_the_tick_that_commands_it(
+    limit: int, side: int
+) -> None:
+    """10 um/tick^2 and 4 um/tick^3, as the limiter has them."""
+    mcu = Mcu().ready([0])
+    find(mcu, limit, ctypes.c_int32).value *= 2
+    mcu.ask(mcu.chunk([(side * 20_000 * k,) for k in range(16)], lead_us=2_000, blend_ms=0))
+    assert mcu.until(McuState.FAULT, 20) > 0
+    assert not mcu.drive_on and mcu.report().fault == m.Fault.LIMITER_CHECK
+
+
+@pytest.mark.parametrize(("at", "change"), [(0, 1), (8, 1), (8, -1), (12, 5 * SUB), (12, -5 * SUB)])
+def test_what_is_remembered_of_the_last_tick_and_changes_by_itself_is_found_in_the_next(at: int, change: int) -> None:
+    """The shadow: position, velocity and acceleration, inverted."""
+    mcu = Mcu().ready([123_456])
+    shadow = ctypes.addressof(find(mcu, ~(123_456 * SUB), ctypes.c_int64))
+    (ctypes.c_int64 if at == 0 else ctypes.c_int32).from_address(shadow + at).value += change
+    mcu.tick()
+    assert mcu.state == McuState.FAULT and not mcu.drive_on
+    assert mcu.report().fault == m.Fault.LIMITER_CHECK
+
+
 @pytest.mark.parametrize("zero", [False, True])
 def test_a_session_that_would_repeat_its_predecessor_or_be_zero_is_changed(zero: bool) -> None:
     """The hash of (entropy, boots, predecessor) that gives the predecessor again, or zero, found by search."""

@@ -96,6 +96,18 @@ def test_a_receiver_that_joins_in_the_middle_takes_the_next_frame() -> None:
     assert [h.nonce for h in mcu.inbox if isinstance(h, m.Hello)] == [0, 9]
 
 
+@pytest.mark.parametrize("longer", [0, 1, 2])
+def test_a_frame_whose_bytes_fit_the_line_but_not_the_longest_message_is_bad(longer: int) -> None:
+    """Zeros in it keep it short on the line: its checksum is right, and still nothing of that length exists."""
+    mcu = Mcu()
+    body = b"\x7f" + bytes(m.MAX_BODY_BYTES - m.CRC_BYTES - 1 + longer)
+    mcu.pump()
+    mcu.raw(bytes(COBS.encode(body + struct.pack("<I", crc32c(body)))) + b"\0")
+    assert [type(answer) for answer in mcu.pump()] == ([m.Ack] if longer == 0 else [])
+    stats = _stats(mcu)
+    assert (stats.rx_bad, stats.rx_oversize) == (0 if longer == 0 else 1, 0)
+
+
 def test_an_overlong_run_is_dropped_whole_and_counted_and_the_next_frame_is_taken() -> None:
     mcu = Mcu()
     mcu.raw(b"\x55" * 5000 + b"\0")

@@ -92,6 +92,7 @@ def test_a_last_knot_with_a_velocity_is_the_end_all_the_same() -> None:
         (7, -302_000, 495_000, AckCode.RANGE),
         (0, -302_000, 495_000, AckCode.OK),
         (0, 302_000, 495_000, AckCode.RANGE),
+        (7, 302_000, -495_000, AckCode.RANGE),
     ],
 )
 def test_a_velocity_beyond_its_limit_or_a_curve_that_could_leave_the_positions_refuses_the_chunk(
@@ -102,6 +103,20 @@ def test_a_velocity_beyond_its_limit_or_a_curve_that_could_leave_the_positions_r
     velocities[knot] = (velocity,)
     ack = mcu.ask(mcu.chunk([(position,)] * 8, interpolation=GIVEN, velocities=velocities))
     assert (ack.code, ack.arg) == (code, knot * 256 if code == AckCode.RANGE else 0)
+
+
+@pytest.mark.parametrize("interpolation", list(ChunkInterpolation))
+@pytest.mark.parametrize("position", [-500_001, 500_001])
+def test_a_knot_outside_the_position_limits_refuses_the_chunk_whatever_lies_between(
+    interpolation: ChunkInterpolation, position: int
+) -> None:
+    near = 490_000 if position > 0 else -490_000
+    mcu = Mcu([WIDE, WIDE]).ready([0, near])
+    rows = [(0, near)] * 3 + [(0, position)] * 3
+    velocities = [(0, 0)] * 6 if interpolation == GIVEN else []
+    ack = mcu.ask(mcu.chunk(rows, interpolation=interpolation, velocities=velocities))
+    assert (ack.code, ack.arg) == (AckCode.RANGE, 3 * 256 + 1)
+    assert mcu.state == McuState.ARMED
 
 
 @pytest.mark.parametrize("encoding", list(m.ChunkEncoding))

@@ -84,6 +84,15 @@ def test_all_four_bounds_hold_while_braking_from_any_state(start: tuple[Limits, 
     stop_inside(motion, limits)
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_step_that_no_limit_allows_is_not_taken_and_the_axis_is_broken_from_then_on(side: int) -> None:
+    motion = at_rest(0)
+    assert LIB.ew_limiter_commit(motion, side * ARM.acceleration_max, ARM) and not motion.broken
+    assert not LIB.ew_limiter_commit(motion, side * (2 * ARM.acceleration_max + 1), ARM)
+    assert motion.broken and motion.velocity == 0, "braked instead"
+    assert LIB.ew_limiter_commit(motion, 0, ARM) and motion.broken
+
+
 @pytest.mark.parametrize("limits", TABLES)
 @pytest.mark.parametrize("side", [-1, 1])
 def test_a_target_at_rest_is_reached_exactly_and_never_overshot(limits: Limits, side: int) -> None:
