@@ -143,7 +143,8 @@ def _talk_to_the_firmware(bus: can.BusABC, fd: bool) -> str:
         cut = transport.counters.segments.bad  # what was under way when the interface came up
         trips: list[float] = []
         for axis in demo_table(10).axes:
-            assert command(axis).code == AckCode.OK
+            answer = command(axis)
+            assert answer.code == AckCode.OK, f"{axis}: {answer}"
             heard.clear()
             talk.send(LimitsGet(axis.axis))
             assert until(lambda: any(isinstance(message, Limits) for message in heard), 20.0), f"{transport.counters}"
