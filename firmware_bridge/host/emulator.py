@@ -50,8 +50,8 @@ class EmulatorOptions:
         flags: further arguments of the compiler.
         core: processor core to pin QEMU to; the last one that this process may use if None.
         nice: change of priority. A microcontroller does not wait for a PC's other work, so it is raised by 10 where
-            that is allowed (root); where it is not, the emulator runs at the priority of its parent. The thread that
-            moves its bytes then goes before the one that is its processor.
+            that is allowed (root); where it is not, the emulator runs at the priority of its parent. In counted time
+            the thread that moves its bytes then goes before the one that is its processor.
         can: give the UARTs that stand for CAN controllers a pseudo-terminal each, see :attr:`Emulator.can_tty`.
     """
 
@@ -211,9 +211,11 @@ class Emulator:
             Path(f"/proc/{pid}/autogroup").write_text(str(self.options.nice), encoding="ascii")
 
     def _prefer_input(self) -> None:
-        """The thread that moves bytes (the first of the process) before the one that is the processor, which has
-        started by now: that one never waits, and with half of a core for each a full wire does not keep up."""
-        if self.options.nice < 0:
+        """In counted time the thread that moves bytes (the first of the process) goes before the one that is the
+        processor, which has started by now: that one never waits there, and with half of a core for each a full wire
+        does not keep up. In real time the processor sleeps and gets its turn; put behind, a full slcan line starved it.
+        """
+        if self.options.icount and self.options.nice < 0:
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, self.pid, max(-20, self.options.nice - 10))
 

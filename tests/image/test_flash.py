@@ -130,7 +130,7 @@ def test_the_firmware_of_the_board_is_built_signed_and_inspected(maker: Maker) -
     run = RUNNER.invoke(app, ["inspect", str(out), "--trust", str(maker.pub)])
     assert "stm32g474" in run.output and "0.1.0" in run.output and "GOOD" in run.output
     stack, entry = struct.unpack_from("<II", out.read_bytes(), 512)
-    assert stack == 0x2002_0000 and 0x0800_8200 <= entry < 0x0808_0000 and entry & 1, "a vector table of this part"
+    assert stack == 0x2001_8000 and 0x0800_8200 <= entry < 0x0808_0000 and entry & 1, "a vector table of this part"
     run = RUNNER.invoke(app, ["inspect", str(out)])
     assert "NO_KEY" in run.output
 
