@@ -1,4 +1,4 @@
-"""Mutation testing of the core: ``python -m tests.proof.mutation [--changed | --all] [--resume] [FILE ...]``.
+"""Mutation testing of the core: ``python -m tests.proof.mutation [--changed] [--sample N] [--resume] [--write] [FILE]``
 
 Every mutant (tests/proof/mutants.py) is compiled into a library of its own and the firmware tests run against it until
 one fails. A mutant whose object code is the original's is none. What survives is killed by a new test or explained in
@@ -10,19 +10,19 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from firmware_bridge.mcu import build as mcu_build
 from tests.firmware.coverage import TESTS
+from tests.proof.mutant_session import Ask, ask_all
 from tests.proof.mutants import Mutant, mutants
 
 HERE = Path(__file__).resolve().parent
@@ -30,8 +30,7 @@ ROOT = HERE.parents[1]
 CORE = mcu_build.HERE / "core"
 KEPT = ROOT / "build" / "mutation"
 TABLE = ROOT / "docs" / "measured" / "mutation.md"
-LIMIT_S = 900.0  # of the tests without a mutant
-SLOWER = 5.0  # a mutant whose tests take so many times longer hangs: on the microcontroller the watchdog would bite
+_NO_MUTANT = "\nextern const int ew_not_a_mutant;\nconst int ew_not_a_mutant = 1;\n"
 # The files whose every line decides about motion, and the tests that are asked first.
 FIRST = {
     "ew_states.c": ("test_states", "test_latches", "test_supervision"),
@@ -44,10 +43,14 @@ FIRST = {
 }
 
 
-def _tests(file: str) -> tuple[list[str], list[str]]:
-    """The tests that are asked first, and all others."""
-    first = [str(path) for path in TESTS if path.stem.startswith(FIRST.get(file, ("test_",)))]
-    return first, [str(path) for path in TESTS if str(path) not in first]
+def first_tests(file: str) -> list[Path]:
+    """The tests that are asked first."""
+    return [path for path in TESTS if path.stem.startswith(FIRST[file])]
+
+
+def other_tests(file: str) -> list[Path]:
+    """The others of the firmware; those of drives and of CAN watch other files."""
+    return [path for path in TESTS if path.parent.name in ("firmware", "link") and path not in first_tests(file)]
 
 
 class Builder:
@@ -76,8 +79,12 @@ class Builder:
             return "does not compile"
         if _code(changed) == _code(self.folder / f"{stem}.o"):
             return "same code"
-        library = self.folder / "mutant.so"
-        others = [str(self.folder / f"{s.stem}.o") for s in self.sources if s.stem != stem]
+        return self.link(mutant.file, "mutant.so", changed)
+
+    def link(self, file: str, name: str, changed: Path) -> Path:
+        """The library in which ``changed`` stands for one of the core's files."""
+        library = self.folder / name
+        others = [str(self.folder / f"{s.stem}.o") for s in self.sources if s.name != file]
         subprocess.run([self.call[0], "-shared", "-o", str(library), str(changed), *others], check=True)
         return library
 
@@ -88,55 +95,6 @@ def _code(path: Path) -> bytes:
         subprocess.run(["objcopy", "--strip-unneeded", "-R.comment", str(path), stripped.name], check=True)
         dump = subprocess.run(["objdump", "-s", "-r", stripped.name], capture_output=True, check=True).stdout
     return b"\n".join(dump.splitlines()[3:])
-
-
-def _child(library: Path, tests: list[str], limit_s: float) -> int:
-    """The tests against one library, in a forked process with everything imported already."""
-    pid = os.fork()
-    if pid == 0:
-        os.setsid()
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        import pytest
-        from hypothesis import Phase, settings
-
-        settings.register_profile("mutant", phases=(Phase.explicit, Phase.generate), database=None, derandomize=True,
-                                  deadline=None)  # fmt: skip
-        settings.load_profile("mutant")
-        plain = mcu_build.build
-        mcu_build.build = lambda target, *more: library if target == "lib" else plain(target, *more)
-        code = 99
-        try:
-            code = int(pytest.main(["-q", "-x", "--assert=plain", "-p", "no:cacheprovider", *tests]))
-        finally:
-            os._exit(code)
-    ends = time.monotonic() + limit_s
-    while time.monotonic() < ends:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return -99
-
-
-def judge(builder: Builder, mutant: Mutant, limit_s: float) -> str:
-    """What became of a mutant: killed, hangs, survived, same code, does not compile."""
-    built = builder.build(mutant)
-    if isinstance(built, str):
-        return built
-    return asked(built, mutant.file, limit_s)
-
-
-def asked(library: Path, file: str, limit_s: float) -> str:
-    """What the tests say of a library."""
-    for tests in _tests(file):
-        code = _child(library, tests, limit_s) if tests else 0
-        if code != 0:
-            return "hangs" if code == -99 else "killed"
-    return "survived"
 
 
 def explained() -> dict[tuple[str, str], str]:
@@ -157,41 +115,76 @@ def _tests_hash() -> str:
     return digest.hexdigest()[:16]
 
 
+def _collected(file: str, tests: Sequence[Path], work: Callable[[Builder, list[Mutant], Ask], None]) -> None:
+    """What is needed to ask ``tests`` about mutants of a file; they pass without one, or nobody is asked."""
+    source = (CORE / file).read_text()
+    with tempfile.TemporaryDirectory(prefix="ew-mutants-") as name:
+        builder = Builder(Path(name))
+        plain = builder.link(file, "plain.so", builder.folder / f"{Path(file).stem}.o")
+
+        def begin(ask: Ask) -> None:
+            if ask(plain) != "survived":
+                raise SystemExit("the tests fail without a mutant: nothing can be said")
+            work(builder, mutants(file, source), ask)
+
+        ask_all(plain, tests, begin)
+
+
+def _judge(builder: Builder, mutant: Mutant, ask: Ask) -> str:
+    """What became of a mutant: killed, hangs, survived, same code, does not compile."""
+    built = builder.build(mutant)
+    return built if isinstance(built, str) else ask(built)
+
+
 def run(file: str, *, resume: bool) -> dict[str, str]:
     """Judges every mutant of a file; kept verdicts of an unchanged file are taken when resuming."""
-    source = (CORE / file).read_text()
-    key = hashlib.sha256(source.encode()).hexdigest()
+    key = hashlib.sha256((CORE / file).read_text().encode()).hexdigest()
     KEPT.mkdir(parents=True, exist_ok=True)
     old = json.loads(_state(file).read_text()) if _state(file).is_file() else {}
     # What a test has killed stays killed while the file is the same; what survived is asked again when tests change.
     same = old.get("source") == key and resume
     verdicts = {name: verdict for name, verdict in old.get("verdicts", {}).items()
                 if same and (verdict != "survived" or old["tests"] == _tests_hash())}  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="ew-mutants-") as name:
-        builder = Builder(Path(name))
-        todo = mutants(file, source)
-        more = "\nextern const int ew_not_a_mutant;\nconst int ew_not_a_mutant = 1;\n"
-        unchanged = builder.build(Mutant(file, 0, "", source + more))
-        assert isinstance(unchanged, Path), unchanged
-        begun = time.monotonic()
-        if any(mutant.name not in verdicts for mutant in todo) and asked(unchanged, file, LIMIT_S) != "survived":
-            raise SystemExit("the tests fail without a mutant: nothing can be said")
-        limit_s = 30.0 + (SLOWER * (time.monotonic() - begun))
+
+    def keep() -> None:
+        _state(file).write_text(json.dumps({"source": key, "tests": _tests_hash(), "verdicts": verdicts}))
+
+    def work(builder: Builder, todo: list[Mutant], ask: Ask) -> None:
         for index, mutant in enumerate(todo):
-            if mutant.name in verdicts:
-                continue
-            verdicts[mutant.name] = judge(builder, mutant, limit_s)
-            if verdicts[mutant.name] == "survived":
-                print(f"{file}:{mutant.line}: survived: {mutant.name}", flush=True)
+            if mutant.name not in verdicts:
+                verdicts[mutant.name] = _judge(builder, mutant, ask)
+                if verdicts[mutant.name] == "survived":
+                    print(f"{file}:{mutant.line}: survived: {mutant.name}", flush=True)
             if index % 10 == 0:
-                _state(file).write_text(json.dumps({"source": key, "tests": _tests_hash(), "verdicts": verdicts}))
-    _state(file).write_text(json.dumps({"source": key, "tests": _tests_hash(), "verdicts": verdicts}))
+                keep()
+
+    if any(mutant.name not in verdicts for mutant in mutants(file, (CORE / file).read_text())):
+        _collected(file, [*first_tests(file), *other_tests(file)], work)
+    keep()
     return verdicts
+
+
+def sample(file: str, count: int) -> dict[str, str]:
+    """Verdicts on some mutants of a file, spread over it, by the tests that are asked first; and on one that is none.
+
+    Those that are explained, or are the same code, are left out.
+    """
+    known = explained()
+    verdicts: dict[str, str] = {}
+
+    def work(builder: Builder, todo: list[Mutant], ask: Ask) -> None:
+        verdicts["no mutant"] = _judge(builder, Mutant(file, 0, "", (CORE / file).read_text() + _NO_MUTANT), ask)
+        todo = [mutant for mutant in todo if (file, mutant.name) not in known]
+        for mutant in todo[len(todo) // (2 * count) :: max(1, len(todo) // count)]:
+            verdicts[mutant.name] = _judge(builder, mutant, ask)
+
+    _collected(file, first_tests(file), work)
+    return {name: verdict for name, verdict in verdicts.items() if verdict not in ("same code", "does not compile")}
 
 
 HEAD = """# Mutants
 
-Written by `python -m tests.proof.mutation --all --resume --write`. A mutant is one small mistake in the C source; it is
+Written by `python -m tests.proof.mutation --resume --write`. A mutant is one small mistake in the C source; it is
 killed when a firmware test fails with it, or hangs when the tests do not end (on the microcontroller the watchdog would
 bite). Mutants whose object code is the original's are not counted.
 
@@ -222,24 +215,25 @@ def main(arguments: list[str]) -> int:
     """Exit status 1 if a mutant survives that mutants.toml does not explain."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("file", nargs="*", help="of the core; all of the table if none")
-    parser.add_argument("--all", action="store_true", help="all files (the default without names)")
     parser.add_argument("--changed", action="store_true", help="files that differ from the main branch")
     parser.add_argument("--resume", action="store_true", help="keep verdicts of files that did not change")
+    parser.add_argument("--sample", type=int, metavar="N", help="only so many of each file, by the tests asked first")
     parser.add_argument("--write", action="store_true", help="write docs/measured/mutation.md from the verdicts")
     options = parser.parse_args(arguments)
     for tool in ("objcopy", "objdump", "cc"):
         if shutil.which(tool) is None:
             print(f"{tool} is not installed: apt-get install gcc binutils", file=sys.stderr)
             return 2
-    import hypothesis  # noqa: F401  (imported once, before the children are forked)
-    import numpy as np  # noqa: F401
-    import pytest  # noqa: F401
-
     files = options.file or list(FIRST)
     if options.changed:
         diff = subprocess.run(["git", "diff", "--name-only", "main", "--", str(CORE)], cwd=ROOT, capture_output=True,
                               text=True, check=True).stdout  # fmt: skip
         files = [file for file in files if f"/{file}" in diff]
+    if options.sample:
+        told = {file: sample(file, options.sample) for file in files}
+        print(json.dumps(told))
+        return 1 if any(verdict == "survived" for verdicts in told.values() for name, verdict in verdicts.items()
+                        if name != "no mutant") else 0  # fmt: skip
     results = {}
     for file in files:
         begun = time.monotonic()
