@@ -124,7 +124,8 @@ def ask_all(plain: Path, tests: Sequence[Path], work: Callable[[Ask], None]) -> 
     session = MutantSession(plain, work)
     _SESSIONS.append(session)
     mcu_build.build = _build  # for good: what is imported in the first session keeps this name
-    code = pytest.main(["-q", "-x", "-s", "--assert=plain", "--timeout=0", "--durations=0", "--durations-min=1000",
-                        "-p", "no:cacheprovider", *map(str, tests)], plugins=[session])  # fmt: skip
+    options = ["-q", "-x", "-s", "--assert=plain", "--timeout=0", "--durations=0", "--durations-min=1000"]
+    options += ["-p", "no:cacheprovider", "-p", "no:faulthandler"]
+    code = pytest.main([*options, *map(str, tests)], plugins=[session])
     if code != pytest.ExitCode.OK:
         raise SystemExit(f"pytest ended with {code!r}")
