@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distill.batch import Batch, Noise, draw_noise, gather, masked_mean, normal
 from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.curves import Curves
 from distill.data.windows import Windows, encode_frames, load_frames, make_windows
@@ -65,16 +66,16 @@ class Sampler:
         self.sources = [demonstrations]
         self.rng = np.random.default_rng(seed)
 
-    def draw(self, batch: int) -> list[tuple[Windows, Tensor]]:
-        """(windows, indices) whose sizes add up to ``batch``."""
+    def draw(self, batch: int) -> list[tuple[int, Windows, Tensor]]:
+        """(number of the source, windows, indices) whose sizes add up to ``batch``."""
         later = self.sources[1:]
         if not later:
-            return [(self.sources[0], torch.from_numpy(self.rng.integers(0, len(self.sources[0]), batch)))]
+            return [(0, self.sources[0], torch.from_numpy(self.rng.integers(0, len(self.sources[0]), batch)))]
         share = np.array([len(w) for w in later], float)
         counts = self.rng.multinomial(batch // 2, share / share.sum())
         sizes = [batch - int(counts.sum()), *counts.tolist()]
-        pairs = zip(self.sources, sizes, strict=True)
-        return [(w, torch.from_numpy(self.rng.integers(0, len(w), n))) for w, n in pairs if n]
+        triples = zip(range(len(sizes)), self.sources, sizes, strict=True)
+        return [(k, w, torch.from_numpy(self.rng.integers(0, len(w), n))) for k, w, n in triples if n]
 
 
 def instruction_tokens(length: int) -> dict[str, Tensor]:
@@ -87,81 +88,28 @@ def instruction_tokens(length: int) -> dict[str, Tensor]:
     }
 
 
-def gather(
-    drawn: list[tuple[Windows, Tensor]], tokens: dict[str, Tensor], rng: np.random.Generator
-) -> dict[str, Tensor]:
-    """One batch of clean tensors."""
-    parts: dict[str, list[Tensor]] = {}
-    for w, i in drawn:
-        context = torch.cat([w.past[i], i[:, None]], 1)
-        rows = {
-            "latents": w.latent[context].float(), "states": w.state[context], "past_mask": w.past_mask[i],
-            "action": w.action[i], "action_mask": w.action_mask[i], "video": w.latent[w.future[i]].float(),
-            "video_mask": w.future_mask[i],
-            "tokens": torch.stack(
-                [(t := tokens[w.tasks[int(k)]])[int(rng.integers(0, len(t)))] for k in w.task[i]]
-            ),
-        }  # fmt: skip
-        for key, value in rows.items():
-            parts.setdefault(key, []).append(value)
-    return {key: torch.cat(values) for key, values in parts.items()}
-
-
-@dataclass
-class Noise:
-    """Noise levels and noise of one batch; ``committed`` marks action knots given clean."""
-
-    sigma_video: Tensor
-    sigma_action: Tensor
-    video: Tensor
-    action: Tensor
-    committed: Tensor
-
-
-def draw_noise(batch: dict[str, Tensor], rng: np.random.Generator) -> Noise:
-    """Decoupled levels: the one the runtime uses (1.0) half of the time; else uniform for actions, high for video.
-
-    The first d actions are committed in 40 % of the samples, d = 1..4 (training-time real-time chunking).
-    """
-    b, horizon = batch["action"].shape[:2]
-    sigma_action = np.where(rng.random(b) < 0.6, 1.0, rng.random(b))
-    sigma_video = np.where(rng.random(b) < 0.5, 1.0, rng.beta(7.0, 1.0, b))
-    count = np.where(rng.random(b) < 0.4, rng.integers(1, 5, b), 0)
-    committed = torch.from_numpy((np.arange(horizon) < count[:, None]).astype(np.float32))
-    return Noise(
-        torch.from_numpy(sigma_video.astype(np.float32)), torch.from_numpy(sigma_action.astype(np.float32)),
-        torch.randn_like(batch["video"]), torch.randn_like(batch["action"]),
-        committed * batch["action_mask"][..., 0],
-    )  # fmt: skip
-
-
-def losses(
-    model: WorldActionTransformer, batch: dict[str, Tensor], noise: Noise, near_weight: float
-) -> dict[str, Tensor]:
+def losses(model: WorldActionTransformer, batch: Batch, noise: Noise, near_weight: float) -> dict[str, Tensor]:
     """Masked velocity losses. Charbonnier for actions (scale 0.02: half a centimetre), squares for video."""
     sa = noise.sigma_action[:, None, None] * (1.0 - noise.committed[..., None])
     sv = noise.sigma_video[:, None, None, None]
-    action = (1.0 - sa) * batch["action"] + sa * noise.action
-    video = (1.0 - sv) * batch["video"] + sv * noise.video
-    past = slice(-1 - batch["past_mask"].shape[1], None)
+    action = (1.0 - sa) * batch.action + sa * noise.action
+    video = (1.0 - sv) * batch.video + sv * noise.video
     with torch.autocast("cpu", torch.bfloat16):
         v_video, v_action = model(
-            batch["latents"][:, past], batch["states"][:, past], batch["past_mask"], video, action, noise.sigma_video,
-            noise.sigma_action, noise.committed, model.text_kv(batch["tokens"]),
+            batch.latents, batch.states, batch.past_mask, video, action, noise.sigma_video, noise.sigma_action,
+            noise.committed, model.text_kv(batch.tokens),
         )  # fmt: skip
     horizon = action.shape[1]
     knots = 1.0 + (near_weight - 1.0) * torch.exp(-torch.arange(horizon) / 3.0)  # the first knots are the executed ones
-    weight = batch["action_mask"] * (1.0 - noise.committed[..., None]) * knots[:, None]
-    error = v_action.float() - (noise.action - batch["action"])
-    action_loss = (((error.pow(2) + 4e-4).sqrt() - 0.02) * weight).sum() / weight.sum().clamp_min(1.0)
-    mask = batch["video_mask"][..., None, None]
-    wrong = (v_video.float() - (noise.video - batch["video"])).pow(2) * mask
-    count = (mask.sum() * wrong.shape[2] * wrong.shape[3]).clamp_min(1.0)
-    still = (batch["latents"][:, -1:] - batch["video"]).pow(2) * mask
+    weight = batch.action_mask * (1.0 - noise.committed[..., None]) * knots[:, None]
+    error = v_action.float() - (noise.action - batch.action)
+    mask = batch.video_mask[..., None, None]
     at_one = (noise.sigma_action == 1.0).float()[:, None] * weight[:, 0, :3]
     return {
-        "action": action_loss, "video": wrong.sum() / count, "copy_last": still.sum() / count,
-        "first_knot": (error[:, 0, :3].abs() * at_one).sum() / at_one.sum().clamp_min(1.0),
+        "action": masked_mean((error.pow(2) + 4e-4).sqrt() - 0.02, weight),
+        "video": masked_mean((v_video.float() - (noise.video - batch.video)).pow(2), mask),
+        "copy_last": masked_mean((batch.latents[:, -1:] - batch.video).pow(2), mask),
+        "first_knot": masked_mean(error[:, 0, :3].abs(), at_one),
     }  # fmt: skip
 
 
@@ -213,8 +161,8 @@ def train_wam(
                     sampler.sources.append(windows([info.parent.parent]))
         batch = gather(sampler.draw(settings.batch), tokens, sampler.rng)
         if sampler.rng.random() < settings.memoryless:
-            batch["past_mask"] = batch["past_mask"][:, :0]
-        batch["latents"] = batch["latents"] + settings.latent_noise * torch.randn_like(batch["latents"])
+            batch = batch.without_past()
+        batch = replace(batch, latents=batch.latents + settings.latent_noise * normal(batch.latents, sampler.rng))
         parts = losses(model, batch, draw_noise(batch, sampler.rng), settings.near_weight)
         loss = parts["action"] + settings.video_weight * parts["video"]
         for group in optimiser.param_groups:

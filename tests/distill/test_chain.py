@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from distill import cli, collector, nano, release, train_wam
+from distill.batch import Batch
 from distill.calibration import Reservoir
 from distill.checkpoint import save_checkpoint
 from distill.collector import SuccessRates, collect_rounds, next_round
@@ -128,8 +129,8 @@ def test_training_goes_on_and_takes_in_what_collectors_wrote(
     seen: list[int] = []
     real = train_wam.losses
 
-    def counted(model: object, batch: dict[str, torch.Tensor], *rest: object) -> dict[str, torch.Tensor]:
-        seen.append(len(batch["action"]))
+    def counted(model: object, batch: Batch, *rest: object) -> dict[str, torch.Tensor]:
+        seen.append(len(batch))
         return real(model, batch, *rest)  # type: ignore[arg-type]
 
     samplers: list[train_wam.Sampler] = []

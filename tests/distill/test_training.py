@@ -10,17 +10,23 @@ import pytest
 import torch
 
 from distill import checkpoint
+from distill.batch import Batch, draw_noise, masked_mean
 from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.curves import Curves
 from distill.data.windows import Windows
-from distill.train_wam import Ema, Sampler, WamTraining, draw_noise, instruction_tokens
+from distill.train_wam import Ema, Sampler, WamTraining, instruction_tokens
 from edge_wam.errors import ConfigError
 from edge_wam.sim.world import TASKS
 
 
-def _batch(size: int, masked_from: int = 16) -> dict[str, torch.Tensor]:
+def _batch(size: int, masked_from: int = 16) -> Batch:
     mask = (torch.arange(16) < masked_from).float()[None, :, None].expand(size, 16, 32)
-    return {"action": torch.zeros(size, 16, 32), "action_mask": mask, "video": torch.zeros(size, 2, 8, 16)}
+    return Batch(
+        latents=torch.zeros(size, 3, 8, 16), states=torch.zeros(size, 3, 64), past_mask=torch.ones(size, 2),
+        action=torch.zeros(size, 16, 32), action_mask=mask, video=torch.zeros(size, 2, 8, 16),
+        video_mask=torch.ones(size, 2), tokens=torch.zeros(size, 10, dtype=torch.int64),
+        source=torch.zeros(size, dtype=torch.int64), index=torch.arange(size),
+    )  # fmt: skip
 
 
 def test_noise_levels_of_video_and_action_are_drawn_apart() -> None:
@@ -50,18 +56,32 @@ def test_half_of_a_batch_is_on_policy_once_there_is_some() -> None:
         return Windows(*([nothing] * 9), tasks=[])
 
     sampler = Sampler(windows(100), 0)
-    ((only, index),) = sampler.draw(64)
-    assert only is sampler.sources[0] and len(index) == 64 and index.max() < 100
+    ((number, only, index),) = sampler.draw(64)
+    assert number == 0 and only is sampler.sources[0] and len(index) == 64 and index.max() < 100
     sampler.sources += [windows(10), windows(30)]
     sizes = np.zeros(3)
     for _ in range(50):
         drawn = sampler.draw(64)
-        assert sum(len(i) for _, i in drawn) == 64
-        for w, i in drawn:
-            sizes[next(k for k, s in enumerate(sampler.sources) if s is w)] += len(i)
-            assert i.max() < len(w)
+        assert sum(len(i) for _, _, i in drawn) == 64
+        for k, w, i in drawn:
+            sizes[k] += len(i)
+            assert w is sampler.sources[k] and i.max() < len(w)
     assert sizes[0] == 50 * 32
     assert 0.6 < sizes[2] / sizes[1:].sum() < 0.9, "in proportion to their frames"
+
+
+def test_a_mean_counts_what_is_weighted_and_is_zero_where_nothing_is() -> None:
+    values = torch.arange(12.0).reshape(3, 4)
+    assert masked_mean(values, torch.tensor([[0.0], [1.0], [0.0]])) == 5.5
+    assert masked_mean(values, torch.zeros(3, 1)) == 0.0
+    torch.testing.assert_close(masked_mean(values, torch.tensor([3.0, 1.0, 0.0, 0.0])), torch.tensor(4.25))
+
+
+def test_rows_of_a_batch_stay_together() -> None:
+    part = _batch(8).rows(slice(2, 5))
+    assert len(part) == 3 and part.index.tolist() == [2, 3, 4] and part.latents.shape == (3, 3, 8, 16)
+    alone = part.without_past()
+    assert alone.latents.shape == (3, 1, 8, 16) and alone.states.shape == (3, 1, 64) and alone.past_mask.shape == (3, 0)
 
 
 def test_every_way_of_saying_a_task_can_be_tokenised() -> None:
