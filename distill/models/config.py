@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from edge_wam.contracts import ACTION_WIDTH, STATE_WIDTH
 from edge_wam.errors import ConfigError, nearest
@@ -22,6 +22,11 @@ class StudentConfig:
         future_knots: for which knots a frame is imagined.
         horizon: action knots in a chunk.
         text_length: tokens of an instruction. ``text_depth`` transformer blocks read them.
+        frequency_width: numbers a noise level is spread over before its first layer; 0: as many as ``width``.
+        positions: units of rotary positions. ``cells``: 4 knots, one latent cell. ``wan``: a teacher's, that is one
+            latent frame of a chunk, one token, and actions numbered from 0 (state: chunks).
+        predicts: what the heads say. ``clean``: what remains of the noisy sample after the velocity. ``velocity``.
+        target_time: told how far to jump besides the noise level (few-step students).
     """
 
     name: str
@@ -41,10 +46,19 @@ class StudentConfig:
     text_depth: int
     state_width: int = STATE_WIDTH
     action_width: int = ACTION_WIDTH
+    frequency_width: int = 0
+    positions: Literal["cells", "wan"] = "cells"
+    predicts: Literal["clean", "velocity"] = "clean"
+    target_time: bool = False
 
     @property
     def head_dim(self) -> int:
         return self.width // self.heads
+
+    @property
+    def frequencies(self) -> int:
+        """Cosines and sines of a noise level."""
+        return self.frequency_width or self.width
 
     @property
     def tokens(self) -> int:
@@ -65,10 +79,14 @@ class StudentConfig:
 
 
 def _wan(name: str, depth: int, width: int, ffn: int, heads: int) -> StudentConfig:
-    """The datacentre sizes: Wan2.2's 16x latents (48 channels) at 352x640, patch 2, DreamZero's 24 actions."""
+    """The datacentre sizes: Wan2.2's 16x latents (48 channels) at 352x640, patch 2, DreamZero's 24 actions.
+
+    Positions, noise levels and heads are a teacher's, so that its weights mean the same in them.
+    """
     return StudentConfig(
         name=name, depth=depth, width=width, ffn=ffn, heads=heads, grid=(22, 40), latent_channels=48, patch=2,
         future_patch=2, past_frames=9, past_stride=3, future_knots=(12, 24), horizon=24, text_length=512, text_depth=0,
+        frequency_width=256, positions="wan", predicts="velocity",
     )  # fmt: skip
 
 
