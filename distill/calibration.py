@@ -17,7 +17,7 @@ from edge_wam.embodiment import Embodiment
 from edge_wam.errors import ConfigError
 from edge_wam.policy import Policy
 from edge_wam.sim.lockstep import run_episode
-from edge_wam.sim.world import TASKS, TRAIN_SEED_LIMIT, World
+from edge_wam.sim.world import SHIPPED_TASKS, TRAIN_SEED_LIMIT, World
 
 Feed = dict[str, NDArray[np.generic]]
 FIRST_SEED = 70_000
@@ -42,7 +42,7 @@ class Reservoir:
 
 
 def closed_loop_feeds(
-    policy: Policy, embodiment: Embodiment, library: Path, *, tasks: Sequence[str] = tuple(TASKS), episodes: int,
+    policy: Policy, embodiment: Embodiment, library: Path, *, tasks: Sequence[str] = SHIPPED_TASKS, episodes: int,
     feeds: int, clock_ns: Callable[[], int], report: Callable[[str, int, bool], None], seed: int = FIRST_SEED,
 ) -> list[Feed]:  # fmt: skip
     """Inputs of the step graph from ``episodes`` episodes of every task, the same number of feeds from each task.

@@ -75,9 +75,9 @@ def generate(
     """Write demonstrations of Meta-World's experts, pushed and recovering, as a LeRobot v3 dataset."""
     from distill.data.generate import generate as write
     from edge_wam.embodiment import load_embodiment
-    from edge_wam.sim.world import TASKS, task_named
+    from edge_wam.sim.world import SHIPPED_TASKS, task_named
 
-    tasks = tuple(task_named(name).name for name in task) if task else tuple(TASKS)
+    tasks = tuple(task_named(name).name for name in task) if task else SHIPPED_TASKS
     with _progress() as update:
         writer = write(
             out, load_embodiment(robot), per_task=per_task, seed=seed, tasks=tasks,
@@ -139,19 +139,22 @@ def collect(
     rounds: Annotated[int, typer.Option(min=1, help="Stop when there are so many.")] = 1_000,
     tag: Annotated[str, typer.Option(help="Name of this collector; several may write into one folder.")] = "a",
     attended: Annotated[bool, typer.Option("--attended", help="Stop when the starting process has gone.")] = False,
+    task: Annotated[list[str] | None, typer.Option("--task", help="Only this task; may be repeated.")] = None,
     size: Size = "nano", robot: Robot = DEFAULT_ROBOT, threads: Threads = 1,
 ) -> None:  # fmt: skip
     """Let the newest weights of a run act, and relabel what they reach, round after round."""
     from distill.collector import collect_rounds
     from distill.models.config import config_named
     from edge_wam.embodiment import load_embodiment
+    from edge_wam.sim.world import SHIPPED_TASKS, task_named
 
     parent = os.getppid()
+    tasks = tuple(task_named(name).name for name in task) if task else SHIPPED_TASKS
     _use(threads)
     with _progress() as update:
         collect_rounds(
             run, out, config_named(size), load_embodiment(robot), tag=tag, first_seed=seed, episodes=episodes,
-            rounds=rounds, report=lambda done, total, remark: update("on-policy rounds", done, total, remark),
+            rounds=rounds, tasks=tasks, report=lambda done, total, remark: update("on-policy rounds", done, total, remark),
             going=lambda: not attended or os.getppid() == parent,
         )  # fmt: skip
 
@@ -196,7 +199,7 @@ def imagination(
     from edge_wam.bundle import TrustStore, open_bundle
     from edge_wam.policy import Policy
     from edge_wam.sim.lockstep import mcu_library
-    from edge_wam.sim.world import TASKS
+    from edge_wam.sim.world import SHIPPED_TASKS
 
     opened = open_bundle(bundle, trust=TrustStore.load(trust or [], allow_demo_key=True))
     done = 0
@@ -205,7 +208,7 @@ def imagination(
         def report(task: str, number: int) -> None:
             nonlocal done
             done += 1
-            update("imagination", done, episodes * len(TASKS), f"{task} seed {number}")
+            update("imagination", done, episodes * len(SHIPPED_TASKS), f"{task} seed {number}")
 
         rows = measure_foresight(
             Policy(opened), opened.embodiment, mcu_library(), episodes=episodes, first_seed=seed, report=report

@@ -7,7 +7,7 @@ killed and started again. Tasks at which the student fails are visited more ofte
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distill.data.on_policy import TorchStudent, collect
@@ -15,7 +15,7 @@ from distill.models.config import StudentConfig
 from distill.student import load_codec, load_wam
 from edge_wam.embodiment import Embodiment
 from edge_wam.errors import ConfigError
-from edge_wam.sim.world import TASKS, TRAIN_SEED_LIMIT, World
+from edge_wam.sim.world import TRAIN_SEED_LIMIT, World
 
 SMOOTHING = 0.15
 """Weight of the newest episode in the running success rate of its task."""
@@ -26,9 +26,9 @@ FLOOR = 0.15
 class SuccessRates:
     """Running success rate by task, kept beside the datasets so that a restarted collector goes on with it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tasks: Sequence[str]) -> None:
         self._path = path
-        self.rates = dict.fromkeys(TASKS, 0.5)
+        self.rates = dict.fromkeys(tasks, 0.5)
         if path.exists():
             saved = json.loads(path.read_text())
             self.rates |= {task: float(rate) for task, rate in saved.items() if task in self.rates}
@@ -57,7 +57,7 @@ def next_round(out: Path, tag: str) -> int:
 
 def collect_rounds(
     run: Path, out: Path, config: StudentConfig, embodiment: Embodiment, *, tag: str, first_seed: int, episodes: int,
-    rounds: int, report: Callable[[int, int, str], None], going: Callable[[], bool] = lambda: True,
+    rounds: int, tasks: Sequence[str], report: Callable[[int, int, str], None], going: Callable[[], bool] = lambda: True,
 ) -> None:  # fmt: skip
     """Write datasets ``out/TAG-NNN`` until there are ``rounds`` of them; each takes the weights that are newest then.
 
@@ -77,7 +77,7 @@ def collect_rounds(
         )
     codec = load_codec(run, config)
     out.mkdir(parents=True, exist_ok=True)
-    success = SuccessRates(out / f"{tag}-success.json")
+    success = SuccessRates(out / f"{tag}-success.json", tasks)
     worlds: dict[str, tuple[World, World]] = {}
     try:
         for number in range(next_round(out, tag), rounds):

@@ -18,7 +18,7 @@ from edge_wam.embodiment import Embodiment
 from edge_wam.errors import ConfigError
 from edge_wam.policy import Latents, Policy
 from edge_wam.sim.lockstep import run_episode
-from edge_wam.sim.world import TASKS, TRAIN_SEED_LIMIT, World
+from edge_wam.sim.world import SHIPPED_TASKS, TRAIN_SEED_LIMIT, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def measure_foresight(
     if first_seed < TRAIN_SEED_LIMIT:
         raise ConfigError(f"seed {first_seed} belongs to training", expected=f"{TRAIN_SEED_LIMIT} or above")
     out: list[Foresight] = []
-    for task in TASKS:
+    for task in SHIPPED_TASKS:
         world = World(task, first_seed)
         rows: list[tuple[int, float, float]] = []
         try:

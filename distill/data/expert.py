@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from distill.data.detours import WALLS
 from edge_wam.contracts import F64
 from edge_wam.embodiment import Embodiment
 from edge_wam.sim.world import PHYSICS_STEP_NS, REFEREE_EVERY, World
@@ -56,21 +57,32 @@ def _whole_way(from_xyz: F64, to_xyz: F64, p: float) -> F64:
 
 
 class Expert:
-    """The scripted policy of a world's task, giving waypoints, and the follower that goes there."""
+    """The scripted policy of a world's task, giving waypoints, and the follower that goes there.
 
-    def __init__(self, world: World, embodiment: Embodiment) -> None:
+    ``rng`` decides what the expert is free to decide: on which side it passes a wall.
+    """
+
+    def __init__(self, world: World, embodiment: Embodiment, rng: np.random.Generator) -> None:
         from metaworld import policies
 
         self._policy: Any = getattr(policies, world.task.policy)()
         sys.modules[type(self._policy).__module__].move = _whole_way  # type: ignore[attr-defined]
         self.follower = Follower(embodiment, world.position())
         self.target = self.follower.position.copy()
+        self._wall = WALLS.get(world.task.name)
+        self._rng = rng
+        self._side = 0
 
     def look(self, world: World) -> None:
         """Take the waypoint from the full state; every 12.5 ms, as Meta-World does."""
-        way = self._policy.get_action(world.full_observation)
-        hand = world.full_observation[:3]
+        seen = world.full_observation
+        way = self._policy.get_action(seen)
+        hand, goal = seen[:3], seen[-3:]
         self.target = np.append(hand + way[:3], way[3])
+        if self._wall is not None:
+            self._side = self._side or self._wall.side(hand[0], self.follower.velocity[0], self._rng)
+            if (first := self._wall.waypoint(hand, goal, self._side)) is not None:
+                self.target[:3] = first
 
 
 def advance(world: World, expert: Expert, steps: int, push: F64 | None = None) -> None:

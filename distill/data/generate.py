@@ -18,7 +18,7 @@ from distill.data.lerobot_v3 import DatasetWriter, Feature
 from edge_wam.contracts import F64, U8
 from edge_wam.embodiment import Embodiment
 from edge_wam.errors import ConfigError
-from edge_wam.sim.world import MAX_EPISODE_NS, PHYSICS_STEP_NS, TASKS, TRAIN_SEED_LIMIT, World
+from edge_wam.sim.world import MAX_EPISODE_NS, PHYSICS_STEP_NS, SHIPPED_TASKS, TRAIN_SEED_LIMIT, World
 
 KNOTS = 16
 """Knots in an action chunk (0.8 s at 50 ms)."""
@@ -109,7 +109,7 @@ def demonstrate(world: World, embodiment: Embodiment, rng: np.random.Generator) 
     """One episode of the expert, pushed now and then."""
     steps = physics_steps(embodiment)
     out = Recording.empty(tuple(c.name for c in embodiment.cameras))
-    expert = Expert(world, embodiment)
+    expert = Expert(world, embodiment, rng)
     push: F64 | None = None
     left = 0
     if rng.random() < 0.6:  # start from elsewhere
@@ -131,7 +131,7 @@ def demonstrate(world: World, embodiment: Embodiment, rng: np.random.Generator) 
 
 
 def generate(
-    root: Path, embodiment: Embodiment, *, per_task: int, seed: int, tasks: tuple[str, ...] = tuple(TASKS),
+    root: Path, embodiment: Embodiment, *, per_task: int, seed: int, tasks: tuple[str, ...] = SHIPPED_TASKS,
     report: Callable[[int, int, str], None] = lambda done, total, remark: None,
 ) -> DatasetWriter:  # fmt: skip
     """Write ``per_task`` successful demonstrations of each task; resumes where an interrupted run stopped.

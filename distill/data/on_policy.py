@@ -84,10 +84,12 @@ class Tracker:
             world.step_setpoint(m.position)
 
 
-def expert_chunk(branch: World, world: World, motion: Follower, embodiment: Embodiment, steps: int) -> F64:
+def expert_chunk(
+    branch: World, world: World, motion: Follower, embodiment: Embodiment, steps: int, rng: np.random.Generator
+) -> F64:
     """What the expert would do from ``world``'s present state: setpoints [16, D] at the next knots."""
     branch.set_dynamic_state(world.dynamic_state())
-    expert = Expert(branch, embodiment)
+    expert = Expert(branch, embodiment, rng)
     expert.follower.copy_from(motion)
     out = []
     branch.steps = 0
@@ -119,7 +121,7 @@ def roll_out(
         out.observe(world, setpoint)
         images = {camera: frames[-1] for camera, frames in out.frames.items()}
         plans.append(student.plan(images, world.position(), setpoint))
-        labels.append(expert_chunk(branch, world, tracker.motion, embodiment, steps))
+        labels.append(expert_chunk(branch, world, tracker.motion, embodiment, steps, rng))
         late = min(delay, len(plans) - 1)
         tracker.towards(world, plans[-1 - late][late], steps)
         out.action.append(tracker.motion.position.copy())

@@ -22,7 +22,7 @@ from edge_wam.app.statistics import wilson
 from edge_wam.bundle import Bundle
 from edge_wam.config import RunConfig
 from edge_wam.errors import ConfigError, ContractError, PolicyError
-from edge_wam.sim.world import TASKS, TRAIN_SEED_LIMIT, task_named
+from edge_wam.sim.world import SHIPPED_TASKS, TRAIN_SEED_LIMIT, task_named
 from firmware_bridge.spread import Spread
 
 FIRST_SEED = TRAIN_SEED_LIMIT
@@ -179,7 +179,7 @@ def check_request(tasks: Sequence[str], first_seed: int, episodes: int) -> tuple
         raise ConfigError(f"{episodes} episodes", expected="at least 1")
     for task in tasks:
         task_named(task)
-    return tuple(tasks) or tuple(TASKS)
+    return tuple(tasks) or SHIPPED_TASKS
 
 
 def lockstep(

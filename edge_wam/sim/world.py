@@ -33,13 +33,20 @@ TRAIN_SEED_LIMIT = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A Meta-World task in words. ``paraphrases`` are other ways an operator says it."""
+    """A Meta-World task in words.
+
+    Attributes:
+        environment, policy: Meta-World's names of the scene and of its scripted expert.
+        paraphrases: other ways an operator says the instruction.
+        group: difficulty as the published tables sort it: easy, medium, hard, very hard.
+    """
 
     name: str
     environment: str
     policy: str
     instruction: str
     paraphrases: tuple[str, ...]
+    group: str = "easy"
 
 
 TASKS: dict[str, Task] = {
@@ -57,8 +64,31 @@ TASKS: dict[str, Task] = {
              ("slide the window open", "push the window open", "open that window please")),
         Task("door-close", "door-close-v3", "SawyerDoorCloseV3Policy", "close the door",
              ("push the door shut", "shut the door", "close that door please")),
+        Task("reach-wall", "reach-wall-v3", "SawyerReachWallV3Policy", "go around the wall and reach the goal",
+             ("reach the goal behind the wall", "bypass the wall and reach the goal")),
+        Task("plate-slide", "plate-slide-v3", "SawyerPlateSlideV3Policy", "slide the plate into the cabinet",
+             ("push the plate into the cabinet", "put the plate in the cabinet")),
+        Task("coffee-push", "coffee-push-v3", "SawyerCoffeePushV3Policy", "push the mug under the coffee machine",
+             ("put the mug under the coffee machine", "slide the mug to the machine"), "medium"),
+        Task("sweep", "sweep-v3", "SawyerSweepV3Policy", "sweep the puck off the table",
+             ("push the puck off the table", "sweep the puck away"), "medium"),
+        Task("push-wall", "push-wall-v3", "SawyerPushWallV3Policy", "push the puck around the wall to the goal",
+             ("bypass the wall and push the puck", "move the puck around the wall"), "medium"),
+        Task("push", "push-v3", "SawyerPushV3Policy", "push the puck to the goal",
+             ("slide the puck to the goal", "move the puck to the target"), "hard"),
+        Task("pick-place", "pick-place-v3", "SawyerPickPlaceV3Policy", "pick up the puck and bring it to the goal",
+             ("lift the puck to the goal", "pick and place the puck"), "hard"),
+        Task("hand-insert", "hand-insert-v3", "SawyerHandInsertV3Policy", "insert the gripper into the hole",
+             ("put the gripper into the hole", "move the hand into the hole"), "hard"),
+        Task("stick-push", "stick-push-v3", "SawyerStickPushV3Policy", "push the box with the stick",
+             ("grasp the stick and push the box", "use the stick to push the box"), "very hard"),
+        Task("pick-place-wall", "pick-place-wall-v3", "SawyerPickPlaceWallV3Policy",
+             "pick up the puck and place it behind the wall",
+             ("lift the puck over the wall", "bring the puck behind the wall"), "very hard"),
     )
 }  # fmt: skip
+SHIPPED_TASKS = ("reach", "drawer-open", "drawer-close", "button-press-topdown", "window-open", "door-close")
+"""What the bundle in this repository has learnt."""
 
 
 def task_named(name: str) -> Task:
@@ -182,7 +212,7 @@ class World:
         return np.asarray(np.clip(self._env._get_obs(), space.low, space.high), np.float64)
 
     def render(self, camera: str) -> U8:
-        """uint8 RGB [128, 128, 3] of ``corner2`` (turned by 180 degrees, as LeRobot does) or ``topview``."""
+        """uint8 RGB [128, 128, 3] of one of the scene's cameras; ``corner2`` turned by 180 degrees, as LeRobot does."""
         import mujoco
 
         if self._renderer is None:

@@ -30,7 +30,7 @@ from edge_wam.bundle import TrustStore, demo_private_key, open_bundle
 from edge_wam.errors import ConfigError
 from edge_wam.policy import Policy
 from edge_wam.sim import lockstep
-from edge_wam.sim.world import PHYSICS_STEP_NS, TASKS, World
+from edge_wam.sim.world import PHYSICS_STEP_NS, SHIPPED_TASKS, TASKS, World
 from tests.distill.tiny import EXPORTED, ROBOT, ROBOT_FILE, Exported
 
 pytestmark = pytest.mark.timeout(900)
@@ -88,10 +88,10 @@ def test_generation_goes_on_where_it_stopped_with_the_same_episodes(demonstratio
 
 def test_a_label_is_what_the_expert_then_does() -> None:
     world, branch = World("drawer-open", 2), World("drawer-open", 2)
-    expert = Expert(world, ROBOT)
+    expert = Expert(world, ROBOT, np.random.default_rng(0))
     advance(world, expert, 5 * KNOT_STEPS)
     before = world.dynamic_state()
-    label = expert_chunk(branch, world, expert.follower, ROBOT, KNOT_STEPS)
+    label = expert_chunk(branch, world, expert.follower, ROBOT, KNOT_STEPS, np.random.default_rng(0))
     np.testing.assert_array_equal(world.dynamic_state(), before, "looking ahead does not move the world")
     done = []
     for _ in range(KNOTS):
@@ -118,7 +118,8 @@ def test_training_goes_on_and_takes_in_what_collectors_wrote(
         (tmp_path / name).write_bytes((run / name).read_bytes())
     rounds = tmp_path / "on-policy"
     monkeypatch.setattr(on_policy, "EPISODE_CAP_NS", 300_000_000)
-    collect_rounds(run, rounds, EXPORTED, ROBOT, tag="a", first_seed=30_000, episodes=1, rounds=1, report=_silent)
+    collect_rounds(run, rounds, EXPORTED, ROBOT, tag="a", first_seed=30_000, episodes=1, rounds=1,
+                   tasks=SHIPPED_TASKS, report=_silent)  # fmt: skip
     (episode,) = read_episodes(rounds / "a-000")
     v = episode.vectors
     assert len(v["action"]) == 6 and not v["expert"].any() and v["expert_chunk_mask"].all()
@@ -158,7 +159,8 @@ def test_a_restarted_collector_goes_on_with_its_rounds_and_rates(
             report("reach", True, 10)  # type: ignore[operator]
 
     monkeypatch.setattr(collector, "collect", fake)
-    start = partial(collect_rounds, run, tmp_path, EXPORTED, ROBOT, tag="b", first_seed=100, episodes=3, report=_silent)
+    start = partial(collect_rounds, run, tmp_path, EXPORTED, ROBOT, tag="b", first_seed=100, episodes=3,
+                    tasks=SHIPPED_TASKS, report=_silent)  # fmt: skip
     start(rounds=2)
     (tmp_path / "b-002" / "meta").mkdir(parents=True)  # a round cut short: no info.json
     assert next_round(tmp_path, "b") == 2
@@ -168,7 +170,7 @@ def test_a_restarted_collector_goes_on_with_its_rounds_and_rates(
     assert made == [("b-000", 100), ("b-001", 103), ("b-002", 106)]
     rates = json.loads((tmp_path / "b-success.json").read_text())
     assert rates["reach"] == pytest.approx(1 - 0.5 * 0.85**9) and rates["door-close"] == 0.5
-    again = SuccessRates(tmp_path / "b-success.json")
+    again = SuccessRates(tmp_path / "b-success.json", SHIPPED_TASKS)
     assert again.weights["reach"] < again.weights["door-close"], "what fails is visited more"
 
 
