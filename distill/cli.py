@@ -154,7 +154,8 @@ def collect(
     with _progress() as update:
         collect_rounds(
             run, out, config_named(size), load_embodiment(robot), tag=tag, first_seed=seed, episodes=episodes,
-            rounds=rounds, tasks=tasks, report=lambda done, total, remark: update("on-policy rounds", done, total, remark),
+            rounds=rounds, tasks=tasks,
+            report=lambda done, total, remark: update("on-policy rounds", done, total, remark),
             going=lambda: not attended or os.getppid() == parent,
         )  # fmt: skip
 

@@ -57,7 +57,8 @@ def next_round(out: Path, tag: str) -> int:
 
 def collect_rounds(
     run: Path, out: Path, config: StudentConfig, embodiment: Embodiment, *, tag: str, first_seed: int, episodes: int,
-    rounds: int, tasks: Sequence[str], report: Callable[[int, int, str], None], going: Callable[[], bool] = lambda: True,
+    rounds: int, tasks: Sequence[str], report: Callable[[int, int, str], None],
+    going: Callable[[], bool] = lambda: True,
 ) -> None:  # fmt: skip
     """Write datasets ``out/TAG-NNN`` until there are ``rounds`` of them; each takes the weights that are newest then.
 

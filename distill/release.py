@@ -84,7 +84,8 @@ def release(
     def episode(task: str, seed: int, success: bool) -> None:
         nonlocal driven
         driven += 1
-        report(driven, calibration.episodes * len(SHIPPED_TASKS), f"{task} seed {seed}: {'done' if success else 'not done'}")
+        remark = f"{task} seed {seed}: {'done' if success else 'not done'}"
+        report(driven, calibration.episodes * len(SHIPPED_TASKS), remark)
 
     feeds = closed_loop_feeds(
         policy, embodiment, mcu_library(), episodes=calibration.episodes, feeds=calibration.feeds,

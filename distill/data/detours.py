@@ -1,8 +1,8 @@
 """Two ways around the wall: where Meta-World's expert knows one way past an obstacle, ours takes either.
 
-People do not always pass an obstacle on the same side. Demonstrations that do would teach a policy whose mean is as good
-as its samples, and nothing measured on it would tell a student that has kept the teacher's choices from one that averages
-them: here the average of the two ways leads into the wall.
+People do not always pass an obstacle on the same side. Demonstrations that do would teach a policy whose mean is as
+good as its samples, and nothing measured on it would tell a student that has kept the teacher's choices from one that
+averages them: here the average of the two ways leads into the wall.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ GOAL = np.array([0.0, 0.88, 0.1])
 
 @pytest.mark.parametrize("x", [-0.1, 0.0, 0.1, 0.2])
 @pytest.mark.parametrize("velocity", [-0.3, 0.3])
-def test_a_hand_that_moves_goes_on_to_the_side_it_moves_to_while_it_is_before_the_wall(x: float, velocity: float) -> None:
+def test_a_hand_that_moves_before_the_wall_goes_on_to_that_side(x: float, velocity: float) -> None:
     sides = {WALL.side(x, velocity, np.random.default_rng(seed)) for seed in range(20)}
     beyond = x < WALL.left - WALL.margin / 2
     assert sides == {-1 if beyond else int(np.sign(velocity))}
