@@ -31,20 +31,20 @@ CORE = mcu_build.HERE / "core"
 KEPT = ROOT / "build" / "mutation"
 TABLE = ROOT / "docs" / "measured" / "mutation.md"
 _NO_MUTANT = "\nextern const int ew_not_a_mutant;\nconst int ew_not_a_mutant = 1;\n"
-# The files whose every line decides about motion, and the tests that are asked first.
+# The files whose every line decides about motion, and the tests that a sample of their mutants is asked.
 FIRST = {
     "ew_states.c": ("test_states", "test_latches", "test_supervision"),
     "ew_frame.c": ("test_frame", "test_damage", "test_commands"),
     "ew_stop.c": ("test_stop", "test_limiter"),
     "ew_curve.c": ("test_interpolation", "test_timeline", "test_splice"),
-    "ew_chunk.c": ("test_splice", "test_interpolation", "test_commands"),
+    "ew_chunk.c": ("test_splice", "test_slices", "test_interpolation", "test_commands"),
     "ew_limiter.c": ("test_limiter", "test_splice", "test_supervision"),
     "ew_timeline.c": ("test_timeline", "test_splice", "test_interpolation"),
 }
 
 
 def first_tests(file: str) -> list[Path]:
-    """The tests that are asked first."""
+    """The tests that know the file best."""
     return [path for path in TESTS if path.stem.startswith(FIRST[file])]
 
 
@@ -157,6 +157,9 @@ def run(file: str, *, resume: bool) -> dict[str, str]:
                     print(f"{file}:{mutant.line}: survived: {mutant.name}", flush=True)
             if index % 10 == 0:
                 keep()
+        nothing = Mutant(file, 0, "", (CORE / file).read_text() + _NO_MUTANT)
+        if _judge(builder, nothing, ask) != "survived":
+            raise SystemExit("the tests fail in another order: what they say of mutants is not worth much")
 
     if any(mutant.name not in verdicts for mutant in mutants(file, (CORE / file).read_text())):
         _collected(file, [*first_tests(file), *other_tests(file)], work)
@@ -165,7 +168,7 @@ def run(file: str, *, resume: bool) -> dict[str, str]:
 
 
 def sample(file: str, count: int) -> dict[str, str]:
-    """Verdicts on some mutants of a file, spread over it, by the tests that are asked first; and on one that is none.
+    """Verdicts on some mutants of a file, spread over it, by the tests that know it best; and on one that is none.
 
     Those that are explained, or are the same code, are left out.
     """
@@ -173,10 +176,11 @@ def sample(file: str, count: int) -> dict[str, str]:
     verdicts: dict[str, str] = {}
 
     def work(builder: Builder, todo: list[Mutant], ask: Ask) -> None:
-        verdicts["no mutant"] = _judge(builder, Mutant(file, 0, "", (CORE / file).read_text() + _NO_MUTANT), ask)
         todo = [mutant for mutant in todo if (file, mutant.name) not in known]
         for mutant in todo[len(todo) // (2 * count) :: max(1, len(todo) // count)]:
             verdicts[mutant.name] = _judge(builder, mutant, ask)
+        # Last, in the order in which the tests have come by then.
+        verdicts["no mutant"] = _judge(builder, Mutant(file, 0, "", (CORE / file).read_text() + _NO_MUTANT), ask)
 
     _collected(file, first_tests(file), work)
     return {name: verdict for name, verdict in verdicts.items() if verdict not in ("same code", "does not compile")}
@@ -217,7 +221,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("file", nargs="*", help="of the core; all of the table if none")
     parser.add_argument("--changed", action="store_true", help="files that differ from the main branch")
     parser.add_argument("--resume", action="store_true", help="keep verdicts of files that did not change")
-    parser.add_argument("--sample", type=int, metavar="N", help="only so many of each file, by the tests asked first")
+    parser.add_argument("--sample", type=int, metavar="N", help="only so many of each file, by tests that know it")
     parser.add_argument("--write", action="store_true", help="write docs/measured/mutation.md from the verdicts")
     options = parser.parse_args(arguments)
     for tool in ("objcopy", "objdump", "cc"):

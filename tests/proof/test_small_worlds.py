@@ -1,4 +1,4 @@
-"""Stops and steps of the limiter in every state of small worlds; the proof for worlds of all sizes takes stops on trust."""
+"""Stops and steps of the limiter in every state of small worlds; no proof tells how stops of all sizes end."""
 
 from __future__ import annotations
 
