@@ -24,6 +24,9 @@ _FOREIGN = {
 }
 # The operators with integer kernels, and which axis of their constant weight is the output channel.
 _WEIGHT_AXIS = {"MatMul": -1, "Conv": 0, "ConvTranspose": 1, "Gemm": 1}
+_FLOATS = {TensorProto.FLOAT: np.dtype(np.float32), TensorProto.FLOAT16: np.dtype(np.float16)}
+_OPSET_PER_CHANNEL = 13
+_OPSET_HALF_SCALE = 19
 
 
 def activation_quantisers(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -39,6 +42,10 @@ def lint(proto: onnx.ModelProto) -> list[str]:
 class _Lint:
     def __init__(self, proto: onnx.ModelProto) -> None:
         self.graph = proto.graph
+        self.opset = max((o.version for o in proto.opset_import if o.domain in {"", "ai.onnx"}), default=1)
+        interface = {v.type.tensor_type.elem_type for v in (*proto.graph.input, *proto.graph.output)}
+        half = TensorProto.FLOAT16 in interface and TensorProto.FLOAT not in interface
+        self.float_type = _FLOATS[TensorProto.FLOAT16 if half else TensorProto.FLOAT]
         self.constants: Mapping[str, TensorProto] = {t.name: t for t in proto.graph.initializer}
         self.producer = {out: node for node in proto.graph.node for out in node.output}
         self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
@@ -55,11 +62,41 @@ class _Lint:
                 self._quantise(node)
             elif node.op_type == "DequantizeLinear":
                 self._dequantise(node)
+            elif node.op_type in _WEIGHT_AXIS:
+                self._product(node)
         return self.found
+
+    def _product(self, node: onnx.NodeProto) -> None:
+        """An operator that has an integer kernel: what it multiplies must be of one kind, and of a kind that exists."""
+        made_by = [self.producer.get(value) for value in node.input[:2]]
+        quantised = [m is not None and m.op_type == "DequantizeLinear" for m in made_by]
+        if not any(quantised):
+            return
+        weight = made_by[1]
+        if all(quantised) and weight is not None and weight.input[0] not in self.constants:
+            self._say(node, "multiplies two quantised activations", "float products in attention: it is fused as one")
+        elif quantised[0] and not quantised[1]:
+            self._say(node, "multiplies a quantised activation with a float weight", "both sides quantised, or neither")
+        shape = self._weight_shape(weight)
+        if node.op_type in {"Conv", "ConvTranspose"} and len(shape) > 4:
+            self._say(node, f"is a quantised convolution over {len(shape) - 2} axes", "at most 2: more have no kernel")
+
+    def _weight_shape(self, dequantise: onnx.NodeProto | None) -> tuple[int, ...]:
+        tensor = None if dequantise is None else self.constants.get(dequantise.input[0])
+        return () if tensor is None else tuple(tensor.dims)
 
     def _say(self, node: onnx.NodeProto, what: str, expected: str) -> None:
         label = node.name or (node.output[0] if node.output else node.op_type)
         self.found.append(f"{node.op_type} {label!r} {what}; expected {expected}")
+
+    def _is_constant(self, value: str) -> bool:
+        """Whether a value is the same in every call: an initialiser, or made of nothing else."""
+        made_by = self.producer.get(value)
+        if made_by is None:
+            return value in self.constants
+        if made_by.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+            return False
+        return all(map(self._is_constant, made_by.input))
 
     def _constant(self, node: onnx.NodeProto, index: int) -> NDArray[np.generic] | None:
         if len(node.input) <= index or not node.input[index]:
@@ -70,22 +107,32 @@ class _Lint:
     def _common(self, node: onnx.NodeProto) -> NDArray[np.float32] | None:
         """The scale, once it and the zero point are sound; else says why and returns None."""
         scale = self._constant(node, 1)
-        complaint = self._scale_complaint(scale) or self._type_complaint(node)
+        complaint = self._scale_complaint(scale) or self._type_complaint(node) or self._opset_complaint(scale)
         if complaint is not None:
             self._say(node, *complaint)
             return None
         assert scale is not None
         return scale.astype(np.float32, copy=False)
 
-    @staticmethod
-    def _scale_complaint(scale: NDArray[np.generic] | None) -> tuple[str, str] | None:
+    def _scale_complaint(self, scale: NDArray[np.generic] | None) -> tuple[str, str] | None:
         if scale is None:
             return "has no constant scale", "a scale in the file"
-        if scale.dtype != np.float32:
-            return f"has a {scale.dtype} scale", "float32 like the graph"
-        values = scale.astype(np.float32, copy=False)
+        if scale.dtype != self.float_type:
+            return f"has a {scale.dtype} scale", f"{self.float_type} like the graph"
+        if scale.ndim > 1:
+            return f"has a scale of {scale.ndim} axes", "one number, or one for each channel"
+        values = scale.astype(np.float64)
         if not np.isfinite(values).all() or not (values > 0).all():
             return "has a scale that is not positive and finite", "a positive number"
+        if (values < np.finfo(self.float_type).tiny).any():
+            return "has a subnormal scale, which a GPU takes for zero", f"{np.finfo(self.float_type).tiny:.3g} or more"
+        return None
+
+    def _opset_complaint(self, scale: NDArray[np.generic] | None) -> tuple[str, str] | None:
+        if self.opset < _OPSET_PER_CHANNEL and scale is not None and scale.size > 1:
+            return f"has scales per channel in opset {self.opset}", f"opset {_OPSET_PER_CHANNEL} or later"
+        if self.opset < _OPSET_HALF_SCALE and self.float_type == np.float16:
+            return f"has a float16 scale in opset {self.opset}", f"opset {_OPSET_HALF_SCALE} or later"
         return None
 
     def _type_complaint(self, node: onnx.NodeProto) -> tuple[str, str] | None:
@@ -109,7 +156,7 @@ class _Lint:
             return
         if scale.size != 1:
             self._say(node, f"has {scale.size} activation scales", "one per tensor: it must factor out of the sum")
-        if node.input[0] in self.constants:
+        if self._is_constant(node.input[0]):
             self._say(node, "quantises a constant at run time", "weights stored as int8")
         readers = self.consumers[node.output[0]]
         if not readers or any(r.op_type != "DequantizeLinear" for r in readers):
@@ -146,6 +193,11 @@ class _Lint:
         codes = numpy_helper.to_array(weight)
         if codes.size and int(codes.min()) < -127:
             self._say(node, "has a weight of -128", "-127..127, so that the negative of every weight exists")
+        zero = self._constant(node, 2)
+        if zero is not None and zero.size != scale.size:
+            self._say(node, f"has {zero.size} zero points for {scale.size} scales", "as many as scales")
+        if not self.consumers[node.output[0]]:
+            self._say(node, "feeds nothing", "no weight that nothing reads")
         for reader in self.consumers[node.output[0]]:
             if reader.op_type not in _WEIGHT_AXIS or list(reader.input).index(node.output[0]) != 1:
                 self._say(node, f"feeds {reader.op_type} other than as its weight", " or ".join(sorted(_WEIGHT_AXIS)))

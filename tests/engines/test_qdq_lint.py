@@ -145,6 +145,73 @@ def _runtime_weight(p: onnx.ModelProto) -> None:
     _of(p, "QuantizeLinear").input[0] = "float_weight"
 
 
+def _made_weight(p: onnx.ModelProto) -> None:
+    value = numpy_helper.from_array(np.ones((4, 4), np.float32))
+    p.graph.node.insert(0, helper.make_node("Constant", [], ["held"], value=value))
+    p.graph.node.insert(1, helper.make_node("Transpose", ["held"], ["turned"]))
+    _of(p, "QuantizeLinear").input[0] = "turned"
+
+
+def _float_weight(p: onnx.ModelProto) -> None:
+    product = _of(p, "MatMul")
+    rows = _codes(p).shape
+    p.graph.initializer.append(numpy_helper.from_array(np.ones(rows, np.float32), "float_weight"))
+    product.input[1] = "float_weight"
+
+
+def _attention(p: onnx.ModelProto) -> None:
+    quantised = _of(p, "QuantizeLinear").output[0]
+    reader = next(n for n in p.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == quantised)
+    p.graph.node.append(helper.make_node("MatMul", [reader.output[0], reader.output[0]], ["scores"]))
+
+
+def _attention_operator(p: onnx.ModelProto) -> None:
+    quantised = _of(p, "QuantizeLinear").output[0]
+    reader = next(n for n in p.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == quantised)
+    p.graph.node.append(helper.make_node("Attention", [reader.output[0]] * 3, ["attended"]))
+
+
+def _turned_weight(p: onnx.ModelProto) -> None:
+    product = _of(p, "MatMul")
+    p.graph.node.append(helper.make_node("Transpose", [product.input[1]], ["turned"]))
+    product.input[1] = "turned"
+
+
+def _three_axes(p: onnx.ModelProto) -> None:
+    left = _of(p, "MatMul").input[0]
+    p.graph.initializer.append(numpy_helper.from_array(np.ones((2, 2, 1, 1, 1), np.int8), "kernel"))
+    p.graph.initializer.append(numpy_helper.from_array(np.full(2, 0.1, np.float32), "kernel_scale"))
+    p.graph.node.append(helper.make_node("DequantizeLinear", ["kernel", "kernel_scale"], ["kernel_dq"], axis=0))
+    p.graph.node.append(helper.make_node("Conv", [left, "kernel_dq"], ["filmed"]))
+
+
+def _subnormal_scale(p: onnx.ModelProto) -> None:
+    _replace(p, _of(p, "QuantizeLinear").input[1], 1e-40, np.float32)
+
+
+def _table_of_scales(p: onnx.ModelProto) -> None:
+    _replace(p, _weight_node(p).input[1], np.full((1, _codes(p).shape[1]), 0.1), np.float32)
+
+
+def _one_zero_for_all(p: onnx.ModelProto) -> None:
+    p.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int8), "zero_of_weight"))
+    _weight_node(p).input.append("zero_of_weight")
+
+
+def _unread_weight(p: onnx.ModelProto) -> None:
+    node = _weight_node(p)
+    p.graph.node.append(helper.make_node("DequantizeLinear", [*node.input], ["unread"], axis=1))
+
+
+def _half_graph(p: onnx.ModelProto) -> None:
+    for value in (*p.graph.input, *p.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+
+
+def _old_opset(p: onnx.ModelProto) -> None:
+    p.opset_import[0].version = 12
+
+
 def _quantised_output(p: onnx.ModelProto) -> None:
     node = next(n for n in p.graph.node if n.output[0] == "action")
     dequantised = next(n for n in p.graph.node if n.op_type == "DequantizeLinear" and len(n.input) == 3)
@@ -174,6 +241,18 @@ RULES: dict[str, tuple[Edit, str]] = {
     "integer bias": (_integer_bias, "biases stay float32"),
     "dynamic": (_dynamic, "computes in integers by itself"),
     "weight quantised at run time": (_runtime_weight, "quantises a constant at run time"),
+    "constant quantised at run time": (_made_weight, "quantises a constant at run time"),
+    "half quantised, the other half": (_float_weight, "multiplies a quantised activation with a float weight"),
+    "attention in integers": (_attention, "multiplies two quantised activations"),
+    "attention operator on integers": (_attention_operator, "feeds Attention, which has no integer kernel"),
+    "weight turned after its scale": (_turned_weight, "feeds Transpose other than as its weight"),
+    "convolution over time": (_three_axes, "is a quantised convolution over 3 axes"),
+    "subnormal scale": (_subnormal_scale, "subnormal scale"),
+    "scale of two axes": (_table_of_scales, "a scale of 2 axes"),
+    "zero points unlike scales": (_one_zero_for_all, "1 zero points for"),
+    "weight that nothing reads": (_unread_weight, "feeds nothing"),
+    "float32 scales in a float16 graph": (_half_graph, "float32 scale; expected float16"),
+    "scales per channel before they existed": (_old_opset, "scales per channel in opset 12"),
     "quantised interface": (_quantised_output, "is an output of the graph"),
 }
 
@@ -189,6 +268,23 @@ def test_a_broken_rule_is_named(rule: str) -> None:
     proto = good()
     edit(proto)
     assert any(message in problem for problem in lint(proto)), lint(proto)
+
+
+@pytest.mark.parametrize(("opset", "said"), [(19, []), (18, ["float16 scale in opset 18"])])
+def test_a_graph_in_halves_has_scales_in_halves(opset: int, said: list[str]) -> None:
+    half = np.float16
+    constants = {"s": half(0.1), "z": np.int8(0), "w": np.ones((4, 6), np.int8), "ws": np.full(6, 0.1, half)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "ws"], ["wd"], axis=1),
+        helper.make_node("MatMul", ["xd", "wd"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT16, [3, w]) for n, w in (("x", 4), ("y", 6))]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "half", ends[:1], ends[1:], tensors)
+    found = lint(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)]))
+    assert bool(found) == bool(said) and all(said[0] in problem for problem in found)
 
 
 def test_the_engine_refuses_a_graph_that_breaks_a_rule() -> None:
