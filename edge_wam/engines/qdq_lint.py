@@ -24,7 +24,7 @@ _FOREIGN = {
 }
 # The operators with integer kernels, and which axis of their constant weight is the output channel.
 _WEIGHT_AXIS = {"MatMul": -1, "Conv": 0, "ConvTranspose": 1, "Gemm": 1}
-_FLOATS = {TensorProto.FLOAT: np.dtype(np.float32), TensorProto.FLOAT16: np.dtype(np.float16)}
+_SMALLEST_NORMAL = {np.dtype(np.float32): 2.0**-126, np.dtype(np.float16): 2.0**-14}
 _OPSET_PER_CHANNEL = 13
 _OPSET_HALF_SCALE = 19
 
@@ -45,7 +45,7 @@ class _Lint:
         self.opset = max((o.version for o in proto.opset_import if o.domain in {"", "ai.onnx"}), default=1)
         interface = {v.type.tensor_type.elem_type for v in (*proto.graph.input, *proto.graph.output)}
         half = TensorProto.FLOAT16 in interface and TensorProto.FLOAT not in interface
-        self.float_type = _FLOATS[TensorProto.FLOAT16 if half else TensorProto.FLOAT]
+        self.float_type: np.dtype[np.generic] = np.dtype(np.float16 if half else np.float32)
         self.constants: Mapping[str, TensorProto] = {t.name: t for t in proto.graph.initializer}
         self.producer = {out: node for node in proto.graph.node for out in node.output}
         self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
@@ -124,8 +124,9 @@ class _Lint:
         values = scale.astype(np.float64)
         if not np.isfinite(values).all() or not (values > 0).all():
             return "has a scale that is not positive and finite", "a positive number"
-        if (values < np.finfo(self.float_type).tiny).any():
-            return "has a subnormal scale, which a GPU takes for zero", f"{np.finfo(self.float_type).tiny:.3g} or more"
+        least = _SMALLEST_NORMAL[self.float_type]
+        if (values < least).any():
+            return "has a subnormal scale, which a GPU takes for zero", f"{least:.3g} or more"
         return None
 
     def _opset_complaint(self, scale: NDArray[np.generic] | None) -> tuple[str, str] | None:
