@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distill.data.lerobot_v3 import read_episodes
+from distill.data.reader import read_episodes
 from distill.models.codec import FrameCodec
 from distill.models.config import StudentConfig
 from edge_wam.contracts import U8

@@ -18,8 +18,8 @@ from distill.collector import SuccessRates, collect_rounds, next_round
 from distill.data import on_policy
 from distill.data.expert import EFFORT, Expert, advance
 from distill.data.generate import KNOTS, generate
-from distill.data.lerobot_v3 import read_episodes
 from distill.data.on_policy import expert_chunk
+from distill.data.reader import read_episodes
 from distill.data.windows import load_frames
 from distill.nano import Collector, NanoRecipe, make_nano
 from distill.release import Calibration
