@@ -97,10 +97,10 @@ def link(
         title="Round trip of a chunk: measured, beside the computed time of its bytes",
     )
     table(
-        [("samples", "left"), ("send p50 us", "right"), ("p99 us", "right"), ("answer p50 us", "right"),
-         ("p99 us", "right"), ("both p50 us", "right")],
+        [("samples", "left"), ("every ms", "right"), ("send p50 us", "right"), ("p99 us", "right"),
+         ("answer p50 us", "right"), ("p99 us", "right"), ("both p50 us", "right")],
         [
-            (c.encoding, f"{c.send_us.p50:.0f}", f"{c.send_us.p99:.0f}", f"{c.answer_us.p50:.0f}",
+            (c.encoding, str(c.every_ms), f"{c.send_us.p50:.0f}", f"{c.send_us.p99:.0f}", f"{c.answer_us.p50:.0f}",
              f"{c.answer_us.p99:.0f}", f"{c.p50_us:.0f}")
             for c in found.costs
         ],

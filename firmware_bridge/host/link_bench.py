@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ BAUDS = (1_000_000, 3_000_000)
 CLOCK_ERROR_NS = 5_000_000
 APART_S = (0.004, 0.008)
 """Pause between two measured chunks: by chance, so that they meet every phase of the control tick and of STATE."""
+COST_PAUSES_MS = (2, 20)
+"""Between two chunks whose processor time is taken; planners send 5 to 50 a second."""
 ANSWER_S = 0.5
 ATTEMPTS = 10
 _MOVABLE = (McuState.ARMED, McuState.RUN, McuState.STARVED)
@@ -82,9 +85,13 @@ class WireRow:
 
 @dataclass(frozen=True, slots=True)
 class CostRow:
-    """Processor time of the host for one chunk, by parts of its path, in microseconds of this thread."""
+    """Processor time of the host for one chunk, by parts of its path, in microseconds of this thread.
+
+    ``every_ms``: the pause before each chunk. The longer it is, the less of the code is still in the caches.
+    """
 
     encoding: str
+    every_ms: int
     send_us: Spread
     answer_us: Spread
 
@@ -222,7 +229,7 @@ def _sustained(session: _Session, seconds: float) -> float:
     return (session.counters.chunks_accepted - accepted) / (time.monotonic() - begin)
 
 
-def measure_cost(encoding: ChunkEncoding, *, chunks: int) -> CostRow:
+def measure_cost(encoding: ChunkEncoding, *, chunks: int, every_ms: int) -> CostRow:
     """What a chunk costs the host's processor, over the socket of the host port: no pacing, nothing simulated here.
 
     Raises:
@@ -235,7 +242,7 @@ def measure_cost(encoding: ChunkEncoding, *, chunks: int) -> CostRow:
         assert isinstance(transport, WithDrive)
         session = _Session(transport, encoding)
         while len(answers) < chunks:
-            session.pause(0.002)
+            session.pause(every_ms / 1000)
             transport.quiet = True  # the drive's frames are no part of a chunk
             sends.append(session.send() / 1e3)
             deadline = time.monotonic() + ANSWER_S
@@ -248,7 +255,7 @@ def measure_cost(encoding: ChunkEncoding, *, chunks: int) -> CostRow:
                     answers.append(spent / 1e3)
             transport.quiet = False
         session.end()
-    return CostRow(encoding.name, Spread.of(sends), Spread.of(answers))
+    return CostRow(encoding.name, every_ms, Spread.of(sends), Spread.of(answers))
 
 
 def measure_serial(
@@ -382,10 +389,11 @@ def bench_link(
             wires.append(measure())
         except LinkError as error:
             skipped.append(f"{title}: {error}")
-    for encoding in encodings:
-        progress(f"host processor time, {encoding.name}")
+    for encoding, every_ms in itertools.product(encodings, COST_PAUSES_MS):
+        title = f"host processor time, {encoding.name}, every {every_ms} ms"
+        progress(title)
         try:
-            costs.append(measure_cost(encoding, chunks=chunks))
+            costs.append(measure_cost(encoding, chunks=chunks, every_ms=every_ms))
         except LinkError as error:
-            skipped.append(f"host processor time, {encoding.name}: {error}")
+            skipped.append(f"{title}: {error}")
     return LinkReport(load, tuple(skipped), tuple(wires), tuple(costs))
