@@ -6,8 +6,6 @@ Real time: the processes of a real session, an emulated microcontroller, and a w
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,10 +16,11 @@ from threading import Event
 from typing import Any
 
 from edge_wam.app.opening import DEMO_CONFIG, open_config, open_configured_bundle
+from edge_wam.app.row_file import RowFile
 from edge_wam.app.statistics import wilson
 from edge_wam.bundle import Bundle
 from edge_wam.config import RunConfig
-from edge_wam.errors import ConfigError, ContractError, PolicyError
+from edge_wam.errors import ConfigError, PolicyError
 from edge_wam.sim.world import SHIPPED_TASKS, TRAIN_SEED_LIMIT, task_named
 from firmware_bridge.spread import Spread
 
@@ -101,55 +100,14 @@ class TaskSummary:
     seeds: dict[int, bool]
 
 
-class Results:
-    """The file of finished episodes: one JSON line each, settings first. Survives being killed between any two bytes.
-
-    Raises:
-        ContractError: it was written with other settings, or is no results file.
-    """
+class Results(RowFile[EpisodeRow]):
+    """The file of finished episodes."""
 
     def __init__(self, path: Path, settings: EvalSettings) -> None:
-        self.path = path
-        self.rows: list[EpisodeRow] = []
-        header = asdict(settings)
-        if path.exists() and path.stat().st_size:
-            whole = path.read_bytes().rpartition(b"\n")[0]
-            lines = whole.splitlines()
-            try:
-                found = json.loads(lines[0])["settings"] if lines else header
-                self.rows = [_row(json.loads(line)) for line in lines[1:]]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ContractError(f"{path}: no results file: {error}", remedy="name another file") from error
-            if found != header:
-                odd = next(key for key in header if found.get(key) != header[key])
-                raise ContractError(
-                    f"{path}: was written with {odd} = {found.get(odd)!r}, this run has {header[odd]!r}",
-                    expected="the same settings", remedy="name another file with --out",
-                )
-            with path.open("r+b") as file:  # a half line of a killed run goes
-                file.truncate(len(whole) + 1 if whole else 0)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
-        except OSError as error:
-            raise ContractError(f"{path}: {error.strerror}", remedy="name a writable file with --out") from error
-        if self._file.tell() == 0:
-            self._write({"settings": header})
-
-    def add(self, row: EpisodeRow) -> None:
-        self.rows.append(row)
-        self._write(asdict(row))
+        super().__init__(path, asdict(settings), _row)
 
     def done(self, task: str, seed: int) -> bool:
         return any(row.task == task and row.seed == seed for row in self.rows)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, value: dict[str, Any]) -> None:
-        self._file.write(json.dumps(value).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
 
 
 def _row(value: dict[str, Any]) -> EpisodeRow:
