@@ -156,12 +156,15 @@ class Embodiment(_Strict):
         return np.array([axis.action == "relative" for axis in self.axes])
 
     def normalise_state(self, position: F64, setpoint: F64) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """[position | setpoint - position], each q01/q99-normalised and clipped to [-1.5, 1.5], zero-padded to 64."""
-        out = np.zeros(STATE_WIDTH, np.float32)
+        """[position | setpoint - position], each q01/q99-normalised and clipped to [-1.5, 1.5], zero-padded to 64.
+
+        [..., D] -> [..., 64].
+        """
+        out = np.zeros((*position.shape[:-1], STATE_WIDTH), np.float32)
         low, high = self.vector("state_q01"), self.vector("state_q99")
-        out[: self.dof] = np.clip(2.0 * (position - low) / (high - low) - 1.0, -1.5, 1.5)
+        out[..., : self.dof] = np.clip(2.0 * (position - low) / (high - low) - 1.0, -1.5, 1.5)
         low, high = self.vector("offset_q01"), self.vector("offset_q99")
-        out[self.dof : 2 * self.dof] = np.clip(2.0 * (setpoint - position - low) / (high - low) - 1.0, -1.5, 1.5)
+        out[..., self.dof : 2 * self.dof] = np.clip(2.0 * (setpoint - position - low) / (high - low) - 1.0, -1.5, 1.5)
         return out
 
     def normalise_action(self, q: F64, position: F64) -> np.ndarray[Any, np.dtype[np.float32]]:

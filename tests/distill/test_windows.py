@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
 
 from distill.data.generate import KNOTS, hindsight_chunks
-from distill.data.windows import VIDEO_AGREES_M, Frames, Windows, canvas_of, make_windows, normalise_canvas
+from distill.data.windows import VIDEO_AGREES, Frames, Rows, Windows, canvas_of, join, make_windows, normalise_canvas
+from edge_wam.errors import ConfigError
 from edge_wam.kernels import decode_chunk
 from tests.distill.tiny import ROBOT, TINY
 
@@ -27,7 +30,7 @@ def _on_policy(length: int) -> dict[str, np.ndarray]:
     """A student's episode: labels at every frame are the expert's; from one on the student does something else."""
     action = np.linspace([0.1, 0.6, 0.2, 0.0], [0.3, 0.7, 0.3, 0.0], length)
     chunk = np.stack([action[np.minimum(t + np.arange(KNOTS), length - 1)] for t in range(length)])
-    action[DIFFERS_FROM:, 0] += 2 * VIDEO_AGREES_M
+    action[DIFFERS_FROM:, 0] += 2 * VIDEO_AGREES["m"]
     return {"action": action, "chunk": chunk, "chunk_mask": np.ones((length, KNOTS))}
 
 
@@ -40,15 +43,26 @@ def frames() -> Frames:
     starts = np.repeat([0, 30], [30, 20])
     return Frames(
         canvas=np.zeros((n, 3, 1, 1), np.uint8), position=columns["action"] - 0.01, setpoint=columns["action"],
-        environment=rng.standard_normal((n, 39)).astype(np.float32), **columns, first=starts,
-        last=starts + np.repeat([29, 19], [30, 20]), task=np.repeat([0, 1], [30, 20]), tasks=["a", "b"],
+        environment=rng.standard_normal((n, 39)).astype(np.float32), action=columns["action"],
+        trusted=np.ones(n, bool), label=columns["chunk"], label_mask=columns["chunk_mask"], label_row=np.arange(n),
+        per_knot=np.ones(n), first=starts, last=starts + np.repeat([29, 19], [30, 20]),
+        task=np.repeat([0, 1], [30, 20]), success=np.ones(n, bool), tasks=["a", "b"],
     )  # fmt: skip
+
+
+def _latents(frames: Frames) -> torch.Tensor:
+    return torch.arange(len(frames), dtype=torch.float32)[:, None, None].expand(-1, 8, 16)
 
 
 @pytest.fixture(scope="module")
 def windows(frames: Frames) -> Windows:
-    latents = torch.arange(len(frames.first), dtype=torch.float32)[:, None, None].expand(-1, 8, 16)
-    return make_windows(frames, latents, TINY, ROBOT)
+    """Every sample, made at once."""
+    return _whole(make_windows(frames, _latents(frames), TINY, ROBOT))
+
+
+def _whole(lazy: Windows) -> Windows:
+    everything = torch.arange(len(lazy))
+    return Windows(*(getattr(lazy, f.name)[everything] for f in fields(lazy) if f.name != "tasks"), tasks=lazy.tasks)
 
 
 def test_the_past_stays_in_its_episode_oldest_first(frames: Frames, windows: Windows) -> None:
@@ -67,8 +81,8 @@ def test_video_is_a_target_only_where_the_arm_did_what_the_label_says(frames: Fr
         for f, knot in enumerate(TINY.future_knots):
             there = i + knot <= frames.last[i]
             agrees = there and all(
-                frames.chunk_mask[i, k] == 1.0
-                and np.abs(frames.action[i + k, :3] - frames.chunk[i, k, :3]).max() < VIDEO_AGREES_M
+                frames.label_mask[i, k] == 1.0
+                and np.abs(frames.action[i + k, :3] - frames.label[i, k, :3]).max() < VIDEO_AGREES["m"]
                 for k in range(knot)
             )
             assert windows.future_mask[i, f] == float(agrees), (i, knot)
@@ -81,7 +95,7 @@ def test_video_is_a_target_only_where_the_arm_did_what_the_label_says(frames: Fr
 def test_pushed_and_missing_knots_are_no_target(frames: Frames, windows: Windows) -> None:
     d = ROBOT.dof
     np.testing.assert_array_equal(
-        windows.action_mask[..., :d], np.repeat(frames.chunk_mask[..., None], d, -1), "mask by knot"
+        windows.action_mask[..., :d], np.repeat(frames.label_mask[..., None], d, -1), "mask by knot"
     )
     assert not windows.action_mask[..., d:].any() and not windows.action[..., d:].any(), "padding is never a target"
     for t in PUSHED:
@@ -94,8 +108,8 @@ def test_targets_decode_to_the_label_on_the_robot(frames: Frames, windows: Windo
     low, high = ROBOT.vector("action_q01"), ROBOT.vector("action_q99")
     for i in (0, 5, 20, 31, 45):
         q = decode_chunk(windows.action[i].numpy(), frames.position[i].astype(float), low, high, ROBOT.relative)
-        real = frames.chunk_mask[i] > 0
-        np.testing.assert_allclose(q[real], frames.chunk[i][real], atol=1e-5)
+        real = frames.label_mask[i] > 0
+        np.testing.assert_allclose(q[real], frames.label[i][real], atol=1e-5)
 
 
 def test_the_canvas_of_training_is_that_of_the_robot() -> None:
@@ -109,3 +123,32 @@ def test_the_canvas_of_training_is_that_of_the_robot() -> None:
     crop = images[c.name][c.crop_y : c.crop_y + c.crop_height, c.crop_x : c.crop_x + c.crop_width].astype(float)
     region = canvas[:, c.canvas_y : c.canvas_y + c.canvas_height, c.canvas_x : c.canvas_x + c.canvas_width]
     np.testing.assert_allclose(region.mean((1, 2)), crop.mean((0, 1)), atol=1.0)
+
+
+def test_samples_are_made_by_index_of_any_shape(frames: Frames, windows: Windows) -> None:
+    lazy = make_windows(frames, _latents(frames), TINY, ROBOT)
+    index = torch.tensor([[3, 40, 3], [0, 49, 12]])
+    for f in fields(Windows):
+        if f.name != "tasks":
+            torch.testing.assert_close(getattr(lazy, f.name)[index], getattr(windows, f.name)[index], msg=f.name)
+    assert isinstance(lazy.action, Rows) and len(lazy.action) == len(lazy) == 50
+
+
+def test_joined_windows_are_those_of_each_part(frames: Frames, windows: Windows) -> None:
+    other = replace(windows, tasks=["b", "c"], latent=windows.latent + 1000.0)
+    both = join([windows, other, windows])
+    assert len(both) == 150 and both.tasks == ["a", "b", "c"]
+    for k, part in enumerate((windows, other, windows)):
+        index = torch.arange(50) + 50 * k
+        for name in ("state", "action", "action_mask", "past_mask", "future_mask", "latent"):
+            torch.testing.assert_close(getattr(both, name)[index], getattr(part, name)[torch.arange(50)], msg=name)
+        assert [both.tasks[int(i)] for i in both.task[index]] == [part.tasks[int(i)] for i in part.task]
+        torch.testing.assert_close(both.latent[both.past[index]], part.latent[part.past])
+        torch.testing.assert_close(both.latent[both.future[index]], part.latent[part.future])
+    mixed = torch.tensor([149, 0, 50, 99, 1])
+    torch.testing.assert_close(both.action[mixed], windows.action[mixed % 50])
+
+
+def test_labels_shorter_than_the_chunk_are_refused(frames: Frames) -> None:
+    with pytest.raises(ConfigError, match=r"labels of 16 knots\n  expected: 24"):
+        make_windows(frames, _latents(frames), replace(TINY, horizon=24), ROBOT)
