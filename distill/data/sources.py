@@ -7,8 +7,10 @@ datasets written here, plain LeRobot ones of the robot's width, and GEAR's.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -285,3 +287,25 @@ class OpenSource:
 
     def _refuse(self, what: str, expected: str, remedy: str = "") -> ConfigError:
         return ConfigError(f"{self.source.root}: {what}", expected=expected, remedy=remedy)
+
+
+def sources_hash(
+    sources: Sequence[Source], embodiment: Embodiment, report: Callable[[int, int], None] = lambda done, total: None
+) -> str:
+    """SHA-256 over all that frames are made from: the contents of the datasets, how they are read, and the robot.
+
+    Where the datasets lie does not matter; their order does, because samples are numbered by it.
+
+    Args:
+        report: called with the files read and how many the dataset at hand has.
+
+    Raises:
+        ConfigError: a dataset is damaged or does not fit the robot, or a file of it cannot be read.
+    """
+    digest = hashlib.sha256(embodiment.model_dump_json().encode())
+    for source in sources:
+        opened = OpenSource(source, embodiment)
+        how = source.model_dump(mode="json", exclude={"root"})
+        digest.update(json.dumps(how, sort_keys=True).encode())
+        digest.update(opened.dataset.content_hash(tuple(opened.videos.values()), report).encode())
+    return digest.hexdigest()

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from distill.data import canvases
 from distill.data.canvases import Canvases, Clip, canvas_of
 from distill.data.frames import Frames, load_frames
+from distill.data.latents import cached_latents
 from distill.data.reader import open_dataset
-from distill.data.sources import OpenSource, Source
-from distill.data.windows import Windows, join, make_windows
+from distill.data.sources import OpenSource, Source, sources_hash
+from distill.data.windows import Windows, encode_frames, join, make_windows
 from edge_wam.embodiment import Embodiment
 from edge_wam.errors import ConfigError
 from tests.distill.datasets import LENGTHS, data_file, edit_column, edit_json, vectors, video_file, write
-from tests.distill.tiny import ROBOT, TINY
+from tests.distill.tiny import ROBOT, TINY, WHOLE, make_student
 
 N = sum(LENGTHS)
 
@@ -269,3 +270,35 @@ def test_a_damaged_video_is_refused_when_its_frames_are_asked_for(v2: Path) -> N
 def test_unknown_keys_of_a_source_are_refused() -> None:
     with pytest.raises(ValueError, match="weight"):
         Source.model_validate(json.loads('{"root": "x", "weight": 2}'))
+
+
+def test_the_hash_of_sources_is_that_of_what_frames_are_made_from(made: dict[str, Path], v2: Path) -> None:
+    def of(*sources: Source, robot: Embodiment = SMALL) -> str:
+        return sources_hash(sources, robot)
+
+    one = Source(root=made["v2"])
+    first = of(one)
+    assert of(Source(root=v2)) == first, "where it lies does not matter"
+    (v2 / "meta/README.md").write_text("for people")
+    video_file(v2, 0, "topview").write_bytes(video_file(v2, 1, "topview").read_bytes())
+    left_out = {"topview": ""}
+    assert of(Source(root=v2, cameras=left_out)) == of(Source(root=made["v2"], cameras=left_out))
+    others = [of(Source(root=v2)), of(Source(root=made["v2"], failures="learn")), of(one, robot=_robot(name="other")),
+              of(one, one), of(Source(root=made["v3"])), of(Source(root=made["v2"], cameras=left_out))]  # fmt: skip
+    assert len({first, *others}) == 7
+
+
+def test_latents_from_the_disk_are_those_of_the_encoder(made: dict[str, Path], tmp_path: Path) -> None:
+    frames = load_frames([made["v3"]], SMALL)
+    codec, _ = make_student(WHOLE)
+    hashes = {"codec_hash": "a" * 64, "data_hash": sources_hash([Source(root=made["v3"])], SMALL)}
+    said: list[tuple[int, int]] = []
+    stored = cached_latents(tmp_path, frames, codec, **hashes, rows_per_shard=8, report=lambda *a: said.append(a))
+    assert said == [(0, N), (8, N), (16, N), (N, N)]
+    direct = encode_frames(codec, frames.canvas)
+    index = torch.tensor([[3, 19], [8, 0]])
+    torch.testing.assert_close(stored[index], direct[index], atol=2e-3, rtol=2e-3)
+    w = make_windows(frames, stored, WHOLE, SMALL)
+    assert w.latent[w.past[index[0]]].shape == (2, 2, *direct.shape[1:])
+    with pytest.raises(ConfigError, match="another teacher"):
+        cached_latents(tmp_path, frames, codec, **hashes | {"codec_hash": "b" * 64}, rows_per_shard=8)
