@@ -308,7 +308,7 @@ ACKCODE_TEXT: dict[int, Text] = {
     21: Text('LOCKED', 'the limit table is locked', 'DISARM first'),
     22: Text('RANGE', 'a knot is outside the position limits or too fast; arg = knot * 256 + axis', ''),
     23: Text('JUMP', 'the chunk does not begin near the running plan; arg = axis', ''),
-    24: Text('FULL', 'more knots than free places; arg = free places', ''),
+    24: Text('FULL', 'more knots than free places; arg = free places', 'send fewer knots; with arg 0 the chunk before is still being judged: wait for its answer'),
     25: Text('LATE', 'the chunk began too long ago; arg = lateness in us', 'lower the latency; send the newest plan'),
     26: Text('OLD_CHUNK', 'chunk_id is lower than the running one; arg = running chunk_id', ''),
     27: Text('BAD_VALUE', 'a field is out of range; arg = its index in the message', ''),

@@ -23,8 +23,8 @@ A chunk in mode `REPLACE_FROM_T0` is judged when its last byte has arrived, at M
 1. Refused whole, plan unchanged: wrong state, length, axes, encoding or interpolation; another configuration's epoch
    (`EPOCH`); a host that knows the clock too badly (`CLOCK`); any knot outside the position limits, or faster than
    `velocity_max` from its predecessor, or a given velocity that would bend the curve out of them (`RANGE`); more way
-   than `move_max` (`MOVE`); farther than `jump_max` from the running plan at the first knot used (`JUMP`); no room
-   (`FULL`); a knot more than 10 s ahead (`FAR`).
+   than `move_max` (`MOVE`); farther than `jump_max` from the running plan at the first knot used (`JUMP`); no room,
+   or the chunk before is still being judged (`FULL`); a knot more than 10 s ahead (`FAR`).
 2. A repeated `chunk_id` is acknowledged again and ignored; a lower one is refused.
 3. Knots earlier than `now` + 2 ms are dropped. If fewer than two are left, or the chunk began more than 50 ms
    before `now` + 2 ms, it is refused as `LATE`. Late is never a fault: the running plan goes on.
