@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from firmware_bridge.host import messages as m
 from firmware_bridge.host.messages import AckCode, ChunkInterpolation, McuState
-from tests.firmware.mcu import WIDE, Mcu
+from tests.firmware.mcu import GRIPPER, WIDE, Mcu
 from tests.firmware.test_splice import FAST
 
 LINEAR, GIVEN = ChunkInterpolation.LINEAR, ChunkInterpolation.HERMITE_VELOCITY
@@ -64,6 +64,19 @@ def test_velocities_that_are_given_are_met_at_the_knots(encoding: int) -> None:
         errors[interpolation] = max(abs(q - sine(ticks - 50)[0]) for ticks, q in enumerate(path, 1) if ticks >= 50)
     assert errors[GIVEN] <= (4 if encoding == m.ChunkEncoding.I32_MICRO else 40)
     assert errors[GIVEN] < errors[ChunkInterpolation.HERMITE] or encoding == m.ChunkEncoding.I16_LSB
+
+
+def test_both_encodings_of_velocities_give_the_same_motion() -> None:
+    """Steps of 20 um and 25 um/s, and of 40 um and 611 um/s; every velocity counts, also the very first one."""
+    knots = [(4_000 * k, 80_000 * k - 600_000) for k in range(13)]
+    velocities = [(25 * (1_000 + 100 * k), 611 * (100 + 10 * k)) for k in range(13)]
+    paths = []
+    for encoding in m.ChunkEncoding:
+        mcu = Mcu([WIDE, GRIPPER]).ready([0, -600_000])
+        chunk = mcu.chunk(knots, interpolation=GIVEN, velocities=velocities, encoding=encoding)
+        assert mcu.ask(chunk).code == AckCode.OK
+        paths.append(mcu.tick(700))
+    assert paths[0] == paths[1]
 
 
 def test_a_last_knot_with_a_velocity_is_the_end_all_the_same() -> None:

@@ -61,6 +61,7 @@ class MutantSession:
         self.work = work
         self.plain = self.library = plain
         self.libraries: list[ctypes.CDLL] = []
+        self.loaded_late = False
         self.items: list[pytest.Item] = []
         self.cost_s: list[float] = []  # processor time of each test without a mistake; empty: not known yet
         self.noticed: list[float] = []  # how many mutants each test has ended, of late
@@ -125,10 +126,8 @@ class MutantSession:
         os.dup2(null, 1)
         os.dup2(null, 2)
         if library != self.plain:
-            if not self.libraries:
-                os._exit(99)  # nothing would be asked about the mutant
             _exchange(self.libraries, library)
-        self.library = library
+        self.library = library  # for tests that have not loaded it yet
         for i, following in zip(order, [*order[1:], None], strict=True):
             told[0] = i
             if self.cost_s:
@@ -137,7 +136,7 @@ class MutantSession:
             item, next_item = self.items[i], None if following is None else self.items[following]
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=next_item)
             told[1 + i] = time.process_time() - begun_s
-        os._exit(0)
+        os._exit(0 if self.libraries or self.loaded_late else 99)  # 99: nothing was asked about the library
 
 
 _SESSIONS: list[MutantSession] = []
@@ -146,7 +145,10 @@ _plain_build = mcu_build.build
 
 def _build(target: str, *more: Path) -> Path:
     """In the place of ``firmware_bridge.mcu.build.build``: the library that is asked about now."""
-    return _SESSIONS[-1].library if target == "lib" else _plain_build(target, *more)
+    if target != "lib":
+        return _plain_build(target, *more)
+    _SESSIONS[-1].loaded_late = True
+    return _SESSIONS[-1].library
 
 
 def ask_all(plain: Path, tests: Sequence[Path], work: Callable[[Ask], None]) -> None:

@@ -35,10 +35,10 @@ _NO_MUTANT = "\nextern const int ew_not_a_mutant;\nconst int ew_not_a_mutant = 1
 FIRST = {
     "ew_states.c": ("test_states", "test_latches", "test_supervision"),
     "ew_frame.c": ("test_frame", "test_damage", "test_commands"),
-    "ew_stop.c": ("test_stop", "test_limiter"),
-    "ew_curve.c": ("test_interpolation", "test_timeline", "test_splice"),
+    "ew_stop.c": ("test_stop", "test_reference", "test_limiter"),
+    "ew_curve.c": ("test_curve", "test_interpolation", "test_timeline", "test_splice"),
     "ew_chunk.c": ("test_splice", "test_slices", "test_interpolation", "test_commands"),
-    "ew_limiter.c": ("test_limiter", "test_splice", "test_supervision"),
+    "ew_limiter.c": ("test_limiter", "test_reference", "test_splice", "test_supervision"),
     "ew_timeline.c": ("test_timeline", "test_splice", "test_interpolation"),
 }
 
@@ -141,21 +141,23 @@ def run(file: str, *, resume: bool) -> dict[str, str]:
     key = hashlib.sha256((CORE / file).read_text().encode()).hexdigest()
     KEPT.mkdir(parents=True, exist_ok=True)
     old = json.loads(_state(file).read_text()) if _state(file).is_file() else {}
-    # What a test has killed stays killed while the file is the same; what survived is asked again when tests change.
-    same = old.get("source") == key and resume
+    # What a test has killed stays killed while the file is the same; what survived is asked again when tests change, if
+    # nobody has explained it.
+    same, known, tests = old.get("source") == key and resume, explained(), _tests_hash()
     verdicts = {name: verdict for name, verdict in old.get("verdicts", {}).items()
-                if same and (verdict != "survived" or old["tests"] == _tests_hash())}  # fmt: skip
+                if same and (verdict != "survived" or old["tests"] == tests or (file, name) in known)}  # fmt: skip
 
     def keep() -> None:
-        _state(file).write_text(json.dumps({"source": key, "tests": _tests_hash(), "verdicts": verdicts}))
+        _state(file).write_text(json.dumps({"source": key, "tests": tests, "verdicts": verdicts}))
 
     def work(builder: Builder, todo: list[Mutant], ask: Ask) -> None:
-        for index, mutant in enumerate(todo):
+        # Those that are explained come last: every test is asked before one has survived.
+        for mutant in sorted(todo, key=lambda mutant: (file, mutant.name) in known):
             if mutant.name not in verdicts:
                 verdicts[mutant.name] = _judge(builder, mutant, ask)
                 if verdicts[mutant.name] == "survived":
-                    print(f"{file}:{mutant.line}: survived: {mutant.name}", flush=True)
-            if index % 10 == 0:
+                    said = "as explained" if (file, mutant.name) in known else "survived"
+                    print(f"{file}:{mutant.line}: {said}: {mutant.name}", flush=True)
                 keep()
         nothing = Mutant(file, 0, "", (CORE / file).read_text() + _NO_MUTANT)
         if _judge(builder, nothing, ask) != "survived":
