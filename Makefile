@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --quiet
 KERNEL_SOURCES := setup.py $(wildcard kernels/*/*)
 
-.PHONY: help demo test test-can check proof setup setup-test kernels clean
+.PHONY: help demo test test-can test-lerobot check proof setup setup-test kernels clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,9 @@ test: setup-test check ## set everything up, then run every check and every test
 test-can: setup-test ## true SocketCAN in a small virtual machine (downloads a kernel, takes minutes; not part of test)
 	$(BIN)/python -m firmware_bridge.mcu.build lib mps2-an386-realtime
 	$(BIN)/python -m tests.can.microvm
+
+test-lerobot: setup-test ## datasets against LeRobot's own reader and writer (two environments of 0.4 GB; not part of test)
+	$(BIN)/python -m tests.lerobot_reader
 
 check: setup-test ## lint, types, import rules, dead code, spelling, generated files
 	$(BIN)/ruff check .

@@ -142,7 +142,7 @@ def test_the_layout_is_that_of_lerobot(dataset: Path) -> None:
 
 
 def test_column_types_are_those_that_lerobot_casts_to(dataset: Path) -> None:
-    """Shape [1] is a scalar to LeRobot; a list of one number is refused by its reader (docs/measured/lerobot-v3.md)."""
+    """Shape [1] is a scalar to LeRobot; a list of one number is refused by its reader (docs/measured/lerobot.md)."""
     info = json.loads((dataset / "meta" / "info.json").read_text())["features"]
     schema = pq.read_schema(dataset / "data/chunk-000/file-000.parquet")
     stored = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_()}

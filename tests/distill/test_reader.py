@@ -110,6 +110,23 @@ def test_a_frame_far_from_the_one_before_is_found_by_seeking(tmp_path: Path) -> 
     np.testing.assert_allclose(seen.mean((1, 2, 3)), wanted, atol=2.0)
 
 
+def test_a_picture_that_the_decoder_had_to_make_up_is_refused(tmp_path: Path) -> None:
+    """H.264 has no checksum: not every damage shows, but what the decoder itself complains of is not used."""
+    path = tmp_path / "v.mp4"
+    video.encode(path, pictures(12, 1, size=64)["corner2"], FPS)
+    whole = path.read_bytes()
+    begin = whole.index(b"mdat") + 8
+    refused = 0
+    for share in np.linspace(0.1, 0.9, 9):
+        at = begin + int(share * (len(whole) - begin - 2000))
+        path.write_bytes(whole[:at] + b"\x00" * 24 + whole[at + 24 :])
+        try:
+            video.read_frames(path, range(12), fps=FPS, start_s=0.0, what="episode 3")
+        except ConfigError as error:
+            refused += "episode 3: " in str(error) and "v.mp4" in str(error)
+    assert refused >= 3
+
+
 def test_gears_names_stand_for_columns_and_slices(v2: Path) -> None:
     modality = open_dataset(v2).index.modality
     assert modality is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from distill.data import canvases
 from distill.data.canvases import Canvases, Clip, canvas_of
 from distill.data.frames import Frames, load_frames
 from distill.data.latents import cached_latents
+from distill.data.mixture import Part, load_mixture
 from distill.data.reader import open_dataset
 from distill.data.sources import OpenSource, Source, sources_hash
 from distill.data.windows import Windows, encode_frames, join, make_windows
 from edge_wam.embodiment import Embodiment
 from edge_wam.errors import ConfigError
 from tests.distill.datasets import LENGTHS, data_file, edit_column, edit_json, vectors, video_file, write
-from tests.distill.tiny import ROBOT, TINY, WHOLE, make_student
+from tests.distill.tiny import ROBOT, ROBOT_FILE, TINY, WHOLE, make_student
 
 N = sum(LENGTHS)
 
@@ -302,3 +304,42 @@ def test_latents_from_the_disk_are_those_of_the_encoder(made: dict[str, Path], t
     assert w.latent[w.past[index[0]]].shape == (2, 2, *direct.shape[1:])
     with pytest.raises(ConfigError, match="another teacher"):
         cached_latents(tmp_path, frames, codec, **hashes | {"codec_hash": "b" * 64}, rows_per_shard=8)
+
+
+def test_a_mixture_counts_each_part_as_often_as_it_says(made: dict[str, Path], tmp_path: Path) -> None:
+    """A second robot of three axes in 100 ms knots, by its file, three times; the first robot's two datasets once."""
+    data = tomllib.loads(ROBOT_FILE.read_text())
+    data |= {"name": "slow", "chunk_dt_ms": 100, "axes": data["axes"][:3]}
+    for camera in data["cameras"]:
+        camera |= {"width": 32, "height": 32, "crop_x": 4, "crop_y": 2, "crop_width": 24, "crop_height": 24}
+    slow = tmp_path / "slow.toml"
+
+    def save() -> None:
+        lines = [f"{k} = {json.dumps(v)}" for k, v in data.items() if not isinstance(v, list)]
+        for table in ("axes", "cameras"):
+            for row in data[table]:
+                lines += [f"[[{table}]]", *(f"{k} = {json.dumps(v)}" for k, v in row.items())]
+        slow.write_text("\n".join(lines))
+
+    save()
+    parts = [
+        Part(root=made["v2"]), Part(root=made["v3"]),
+        Part(root=made["v2"], robot=slow, action=("action[0:3]",), position=("observation.state[0:3]",), repeat=3),
+    ]  # fmt: skip
+    asked: list[int] = []
+
+    def encode(frames: Frames) -> torch.Tensor:
+        asked.append(len(frames))
+        return torch.arange(len(frames))[:, None, None].float()
+
+    both = load_mixture(parts, SMALL, TINY, encode)
+    assert len(both) == 5 * N and asked == [2 * N, N], "what repeats is not encoded again"
+    widths = [int(both.action_mask[torch.tensor([k * N])][0, 0].sum()) for k in range(5)]
+    assert widths == [4, 4, 3, 3, 3]
+    assert len(load_mixture(parts[:1], SMALL, TINY, encode)) == N
+    data["canvas_height"] = 128
+    save()
+    with pytest.raises(ConfigError, match=r"robot 'slow' has a canvas of 128x128\n  expected: 128x64"):
+        load_mixture(parts, SMALL, TINY, encode)
+    with pytest.raises(ConfigError, match="no dataset given"):
+        load_mixture([], SMALL, TINY, encode)

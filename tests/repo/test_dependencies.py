@@ -23,7 +23,10 @@ INDIRECT = {
 }
 TOOLS = {"ruff", "mypy", "import-linter", "codespell", "pytest-timeout"}  # run, not imported
 
-CHECKOUTS = {"groot"}  # the public reference, from a folder given by hand when golden numbers are made anew
+CHECKOUTS = {
+    "groot",  # the public reference, from a folder given by hand when golden numbers are made anew
+    "lerobot", "torchvision",  # in environments of their own: make test-lerobot
+}  # fmt: skip
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
