@@ -61,6 +61,12 @@ def test_a_tick_towards_a_target_is_the_one_that_is_described(chase: tuple[Limit
     assert content(axis) == content(expected)
 
 
+def test_an_axis_at_rest_carries_a_stop_that_is_over() -> None:
+    axis = Motion(1, 2, 3, Stop(-1, 4, 5, 6, 7, 8, 9), 10, True)
+    LIB.ew_limiter_rest(axis, 11)
+    assert content(axis) == content(Motion(11, 0, 0, Stop(1, 0, 0, 0, 0, 0, 0), 11, False))
+
+
 @settings(max_examples=100)
 @given(states(), log_int(1, 60))
 def test_braking_goes_on_with_the_stop_that_is_carried(start: tuple[Limits, Motion], ticks: int) -> None:

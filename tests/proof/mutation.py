@@ -39,7 +39,7 @@ FIRST = {
     "ew_curve.c": ("test_curve", "test_interpolation", "test_timeline", "test_splice"),
     "ew_chunk.c": ("test_splice", "test_slices", "test_interpolation", "test_commands"),
     "ew_limiter.c": ("test_limiter", "test_reference", "test_splice", "test_supervision"),
-    "ew_timeline.c": ("test_timeline", "test_splice", "test_interpolation"),
+    "ew_timeline.c": ("test_timeline", "test_reference_plan", "test_splice", "test_interpolation"),
 }
 
 
