@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import string
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -88,11 +88,11 @@ class Index:
     episodes: tuple[Entry, ...]
     meta: tuple[Path, ...]
     modality: Modality | None = None
-    video_keys: tuple[str, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        keys = tuple(name for name, f in self.info.features.items() if f.dtype == "video")
-        object.__setattr__(self, "video_keys", keys)
+    @property
+    def camera_keys(self) -> tuple[str, ...]:
+        """Features of pictures: videos, and pictures in the tables."""
+        return tuple(name for name, f in self.info.features.items() if f.dtype in {"video", "image"})
 
     @property
     def vector_keys(self) -> tuple[str, ...]:

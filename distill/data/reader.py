@@ -21,7 +21,7 @@ from distill.data import lerobot_v2, lerobot_v3
 from distill.data.files import content_hash
 from distill.data.gear import Modality
 from distill.data.info import NUMBERS, Entry, Index, Info, parse, read_json
-from distill.data.video import read_frames
+from distill.data.video import read_frames, read_image
 from edge_wam.contracts import U8
 from edge_wam.errors import ConfigError
 
@@ -81,9 +81,14 @@ class Dataset:
     def frames(self, entry: Entry, video_key: str, wanted: Sequence[int]) -> U8:
         """Pictures uint8 [len(wanted), h, w, 3] of one camera, by rising frame numbers of the episode.
 
+        They come from its video, or from the table where the dataset keeps pictures there.
+
         Raises:
             ConfigError: no such camera, or the video does not hold what was asked for.
         """
+        feature = self.index.info.features.get(video_key)
+        if feature is not None and feature.dtype == "image":
+            return self._stored(entry, video_key, wanted)
         if video_key not in entry.videos:
             raise ConfigError(
                 f"{self._name(entry)} has no video {video_key!r}", expected=", ".join(entry.videos) or "a camera"
@@ -91,16 +96,33 @@ class Dataset:
         part = entry.videos[video_key]
         return read_frames(part.file, wanted, fps=self.fps, start_s=part.start_s, what=self._name(entry))
 
-    def files(self, video_keys: Sequence[str]) -> set[Path]:
-        """Every file that holds the metadata, the tables and the videos of these cameras."""
-        videos = {e.videos[key].file for e in self.episodes for key in video_keys if key in e.videos}
-        return {*self.index.meta, *(e.data for e in self.episodes), *videos}
+    def _stored(self, entry: Entry, key: str, wanted: Sequence[int]) -> U8:
+        """Pictures that lie in the table as PNG or JPEG bytes."""
+        table = self._rows(entry)
+        if key not in table.column_names:
+            raise self._refuse(entry, f"no column {key!r}", expected=", ".join(table.column_names))
+        cells = table[key].take(pa.array(wanted, pa.int64())).to_pylist()
+        images = []
+        for frame, cell in zip(wanted, cells, strict=True):
+            data = cell.get("bytes") if isinstance(cell, dict) else None
+            if not isinstance(data, bytes):
+                raise self._refuse(entry, f"{key} has no picture in frame {frame}", expected="PNG or JPEG bytes")
+            images.append(read_image(data, f"{self._name(entry)}: {entry.data}: {key} in frame {frame}"))
+            if images[-1].shape != images[0].shape:
+                raise self._refuse(entry, f"{key} grows from {images[0].shape} to {images[-1].shape}")
+        return np.stack(images)
+
+    def files(self, episodes: Sequence[Entry], video_keys: Sequence[str]) -> set[Path]:
+        """Every file that holds the metadata, and the tables and the videos of these episodes and cameras."""
+        videos = {e.videos[key].file for e in episodes for key in video_keys if key in e.videos}
+        return {*self.index.meta, *(e.data for e in episodes), *videos}
 
     def content_hash(
-        self, video_keys: Sequence[str], report: Callable[[int, int], None] = lambda done, total: None
-    ) -> str:
+        self, episodes: Sequence[Entry], video_keys: Sequence[str],
+        report: Callable[[int, int], None] = lambda done, total: None,
+    ) -> str:  # fmt: skip
         """SHA-256 over the contents of :meth:`files`."""
-        return content_hash(self.root, self.files(video_keys), report)
+        return content_hash(self.root, self.files(episodes, video_keys), report)
 
     def _name(self, entry: Entry) -> str:
         return f"{self.root} episode {entry.index}"
@@ -226,8 +248,8 @@ def _check_modality(index: Index, modality: Modality, path: Path) -> None:
                 )  # fmt: skip
     for key in modality.video:
         column = modality.video_column(key) or ""
-        if index.feature(column).dtype != "video":
-            raise ConfigError(f"{path}: video.{key} is {column!r}", expected=", ".join(index.video_keys))
+        if column not in index.camera_keys:
+            raise ConfigError(f"{path}: video.{key} is {column!r}", expected=", ".join(index.camera_keys))
 
 
 def read_episodes(root: Path, cameras: tuple[str, ...] | None = None) -> Iterator[Episode]:
@@ -238,7 +260,7 @@ def read_episodes(root: Path, cameras: tuple[str, ...] | None = None) -> Iterato
     """
     dataset = open_dataset(root)
     prefix = "observation.images."
-    keys = dataset.index.video_keys if cameras is None else tuple(prefix + name for name in cameras)
+    keys = dataset.index.camera_keys if cameras is None else tuple(prefix + name for name in cameras)
     for entry in dataset.episodes:
         vectors = dataset.vectors(entry, dataset.index.vector_keys)
         frames = {k.removeprefix(prefix): dataset.frames(entry, k, range(entry.length)) for k in keys}

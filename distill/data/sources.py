@@ -46,6 +46,7 @@ class Source(BaseModel):
         success: yes-or-no feature that is true once in an episode that succeeds; missing: all count as successful.
         failures: what failed episodes teach: ``video`` alone, actions too (``learn``), or nothing (``drop``). An
             expert's labels, where a dataset has them, are always learned: they are not what failed.
+        leave_out: episodes, by their numbers, that are not read.
         repeat: how many times its frames are counted.
     """
 
@@ -62,6 +63,7 @@ class Source(BaseModel):
     task: str = "task_index"
     success: str = "next.success"
     failures: Literal["video", "learn", "drop"] = "video"
+    leave_out: tuple[Annotated[int, Field(ge=0)], ...] = ()
     repeat: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
@@ -140,6 +142,12 @@ class OpenSource:
         self._labelled = self._learns and LABEL in features and LABEL_MASK in features
         if self._labelled and abs(self.per_knot - 1.0) > 1e-6:
             raise self._refuse(f"{LABEL} at {self.dataset.fps:g} Hz", f"a frame a knot of {embodiment.chunk_dt_ms} ms")
+        there = {entry.index for entry in self.dataset.episodes}
+        if unknown := sorted(set(source.leave_out) - there):
+            raise self._refuse(f"no episode {unknown[0]} to leave out", f"one of {min(there)} to {max(there)}")
+        self.episodes = tuple(e for e in self.dataset.episodes if e.index not in source.leave_out)
+        if not self.episodes:
+            raise self._refuse("every episode is left out", "some that are read")
         self.videos = self._videos()
 
     def takes(self) -> Iterator[Take]:
@@ -155,7 +163,7 @@ class OpenSource:
         extra = [n for n in (self.source.success, "observation.environment_state", *labels) if n in features]
         outside = np.zeros(self.embodiment.dof)
         frames = 0
-        for entry in self.dataset.episodes:
+        for entry in self.episodes:
             vectors = self.dataset.vectors(entry, sorted({*names, *extra}))
             done = vectors.get(self.source.success)
             success = done is None or bool((done > 0.5).any())
@@ -268,13 +276,13 @@ class OpenSource:
             if wanted == NO_VIEW:
                 continue
             gear = index.modality.video_column(wanted) if index.modality is not None else None
-            key = gear or (wanted if wanted in index.video_keys else f"observation.images.{wanted}")
-            if key not in index.video_keys:
+            key = gear or (wanted if wanted in index.camera_keys else f"observation.images.{wanted}")
+            if key not in index.camera_keys:
                 raise self._refuse(
-                    f"no video {wanted!r} for camera {name!r}", ", ".join(index.video_keys) or "a dataset with videos",
+                    f"no video {wanted!r} for camera {name!r}", ", ".join(index.camera_keys) or "a dataset with videos",
                     f'name it: cameras = {{ {name} = "..." }}, or "" to leave it out',
                 )  # fmt: skip
-            shape = self.dataset.frames(self.dataset.episodes[0], key, [0]).shape[1:3]
+            shape = self.dataset.frames(self.episodes[0], key, [0]).shape[1:3]
             if shape != (camera.height, camera.width):
                 raise self._refuse(
                     f"{key} is {shape[1]}x{shape[0]}", f"{camera.width}x{camera.height}, camera {name!r} of "
@@ -307,5 +315,5 @@ def sources_hash(
         opened = OpenSource(source, embodiment)
         how = source.model_dump(mode="json", exclude={"root"})
         digest.update(json.dumps(how, sort_keys=True).encode())
-        digest.update(opened.dataset.content_hash(tuple(opened.videos.values()), report).encode())
+        digest.update(opened.dataset.content_hash(opened.episodes, tuple(opened.videos.values()), report).encode())
     return digest.hexdigest()

@@ -6,6 +6,7 @@ frames. A picture that the decoder had to make up is refused.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -76,6 +77,22 @@ def read_frames(path: Path, wanted: Sequence[int], *, fps: float, start_s: float
             f"{what}: {path} cannot be decoded: {error}", expected="a whole video file",
             remedy="copy the file again, or leave the episode out",
         ) from error  # fmt: skip
+
+
+def read_image(data: bytes, what: str) -> U8:
+    """One picture [h, w, 3] from the bytes of a PNG or JPEG file.
+
+    Raises:
+        ConfigError: they are none, or damaged.
+    """
+    try:
+        with av.open(io.BytesIO(data)) as container:
+            frame = next(container.decode(video=0))
+            if frame.is_corrupt:
+                raise ConfigError(f"{what} is damaged", remedy="copy the file again")
+            return np.asarray(frame.to_ndarray(format="rgb24"))
+    except (av.FFmpegError, StopIteration, IndexError) as error:
+        raise ConfigError(f"{what} cannot be decoded: {error}", remedy="copy the file again") from error
 
 
 def _pick(container: Any, stream: Any, times_s: list[float], tolerance_s: float, what: str) -> U8:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -125,6 +127,50 @@ def test_a_picture_that_the_decoder_had_to_make_up_is_refused(tmp_path: Path) ->
         except ConfigError as error:
             refused += "episode 3: " in str(error) and "v.mp4" in str(error)
     assert refused >= 3
+
+
+def _into_tables(root: Path) -> None:
+    """Move the pictures of a version 2 dataset from its videos into its tables, as PNG."""
+    dataset = open_dataset(root)
+    for entry in dataset.episodes:
+        table = pq.read_table(entry.data)
+        for camera in CAMERAS:
+            key = f"observation.images.{camera}"
+            cells = []
+            for image in dataset.frames(entry, key, range(entry.length)):
+                with io.BytesIO() as file:
+                    with av.open(file, "w", format="image2pipe") as container:
+                        stream = container.add_stream("png")
+                        stream.height, stream.width = image.shape[:2]
+                        stream.pix_fmt = "rgb24"
+                        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+                        container.mux(stream.encode())
+                    cells.append({"bytes": file.getvalue(), "path": None})
+            table = table.append_column(key, pa.array(cells))
+            entry.videos[key].file.unlink()
+        pq.write_table(table, entry.data)
+    edit_json(root / "meta/info.json", lambda i: [
+        i["features"][f"observation.images.{c}"].update(dtype="image") for c in CAMERAS])  # fmt: skip
+
+
+def test_pictures_in_tables_are_those_of_the_videos(v2: Path) -> None:
+    wanted = [e.frames for e in read_episodes(v2)]
+    _into_tables(v2)
+    for e, frames in zip(read_episodes(v2), wanted, strict=True):
+        for camera, images in frames.items():
+            np.testing.assert_array_equal(e.frames[camera], images)
+    dataset = open_dataset(v2)
+    key = "observation.images.topview"
+    np.testing.assert_array_equal(dataset.frames(dataset.episodes[1], key, [2, 5]), wanted[1]["topview"][[2, 5]])
+    table = pq.read_table(data_file(v2, 1))
+    cells = table[key].to_pylist()
+    for cell, words in ((None, "has no picture in frame 3"), ({"bytes": b"P" * 90, "path": None}, "cannot be decoded")):
+        column = pa.array([*cells[:3], cell, *cells[4:]])
+        pq.write_table(table.set_column(table.column_names.index(key), key, column), data_file(v2, 1))
+        damaged = open_dataset(v2)
+        with pytest.raises(ConfigError, match=f"episode 1: .*{words}"):
+            damaged.frames(damaged.episodes[1], key, [2, 3])
+        assert len(damaged.frames(damaged.episodes[1], key, [2, 4])) == 2
 
 
 def test_gears_names_stand_for_columns_and_slices(v2: Path) -> None:
@@ -308,20 +354,20 @@ def test_the_hash_is_that_of_what_is_read(v2: Path) -> None:
     keys = ("observation.images.corner2",)
     dataset = open_dataset(v2)
     told: list[tuple[int, int]] = []
-    first = dataset.content_hash(keys, lambda done, total: told.append((done, total)))
-    assert told[-1] == (len(dataset.files(keys)),) * 2 and len(told) == told[-1][0]
+    first = dataset.content_hash(dataset.episodes, keys, lambda done, total: told.append((done, total)))
+    assert told[-1] == (len(dataset.files(dataset.episodes, keys)),) * 2 and len(told) == told[-1][0]
     (v2 / "README.md").write_text("not read")
     video_file(v2, 0, "topview").write_bytes(b"not asked for")
-    assert open_dataset(v2).content_hash(keys) == first
+    assert open_dataset(v2).content_hash(dataset.episodes, keys) == first
     moved = v2.rename(v2.with_name("elsewhere"))
     again = open_dataset(moved)
-    assert again.content_hash(keys) == first, "where it lies does not matter"
+    assert again.content_hash(again.episodes, keys) == first, "where it lies does not matter"
     for path in (data_file(moved, 1), video_file(moved, 2), moved / "meta/modality.json"):
         before = path.read_bytes()
         path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-        assert again.content_hash(keys) != first, path
+        assert again.content_hash(again.episodes, keys) != first, path
         path.write_bytes(before)
-    assert again.content_hash(keys) == first
+    assert again.content_hash(again.episodes, keys) == first
 
 
 def test_info_json_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

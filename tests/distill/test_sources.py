@@ -269,6 +269,18 @@ def test_a_damaged_video_is_refused_when_its_frames_are_asked_for(v2: Path) -> N
         frames.canvas[np.array([7])]
 
 
+def test_a_damaged_episode_can_be_left_out(v2: Path) -> None:
+    data_file(v2, 1).write_bytes(b"gone")
+    with pytest.raises(ConfigError, match="leave the episode out"):
+        load_frames([v2], SMALL)
+    frames = load_frames([Source(root=v2, leave_out=(1,))], SMALL)
+    assert len(frames) == N - 9 == len(frames.canvas[:])
+    assert len({sources_hash([Source(root=v2, leave_out=k)], SMALL) for k in ((1,), (1, 2))}) == 2
+    for numbers, words in (((7,), r"no episode 7 to leave out\n.*one of 0 to 2"), ((0, 1, 2), "every episode")):
+        with pytest.raises(ConfigError, match=words):
+            load_frames([Source(root=v2, leave_out=numbers)], SMALL)
+
+
 def test_unknown_keys_of_a_source_are_refused() -> None:
     with pytest.raises(ValueError, match="weight"):
         Source.model_validate(json.loads('{"root": "x", "weight": 2}'))
