@@ -58,6 +58,7 @@ class Canvases:
         first = self._clips[0].embodiment
         self.shape = (int(self._ends[-1]), 3, first.canvas_height, first.canvas_width)
         self._room = cache_bytes
+        self._fits = int(np.prod(self.shape)) <= cache_bytes
         self._used = 0
         self._kept: OrderedDict[tuple[int, int], U8] = OrderedDict()
 
@@ -78,26 +79,35 @@ class Canvases:
         for at, key in enumerate(zip(clip.tolist(), (frame // RUN).tolist(), strict=True)):
             runs.setdefault(key, []).append(at)
         for key, places in runs.items():
-            out[places] = self._run(key)[frame[places] % RUN]
+            own = frame[places]
+            if self._fits or key in self._kept or len(places) >= RUN // 4:
+                out[places] = self._run(key)[own % RUN]
+            else:  # what is kept would soon make room for other runs: decode no more than was asked for
+                wanted, back = np.unique(own, return_inverse=True)
+                out[places] = self._made(key[0], wanted.tolist())[back]
         return out
 
     def _run(self, key: tuple[int, int]) -> U8:
         """Frames RUN * key[1] and on of clip key[0]."""
         if key not in self._kept:
-            clip = self._clips[key[0]]
-            wanted = range(key[1] * RUN, min((key[1] + 1) * RUN, clip.entry.length))
-            pictures = {name: clip.dataset.frames(clip.entry, video, wanted) for name, video in clip.videos.items()}
-            for c in clip.embodiment.cameras:
-                if c.name in pictures and pictures[c.name].shape[1:3] != (c.height, c.width):
-                    raise ConfigError(
-                        f"{clip.dataset.root} episode {clip.entry.index}: {clip.videos[c.name]} is "
-                        f"{pictures[c.name].shape[2]}x{pictures[c.name].shape[1]}",
-                        expected=f"{c.width}x{c.height}, camera {c.name!r}", remedy="leave the episode out",
-                    )  # fmt: skip
-            made = [canvas_of({k: v[t] for k, v in pictures.items()}, clip.embodiment) for t in range(len(wanted))]
-            self._kept[key] = np.stack(made)
+            last = min((key[1] + 1) * RUN, self._clips[key[0]].entry.length)
+            self._kept[key] = self._made(key[0], range(key[1] * RUN, last))
             self._used += self._kept[key].nbytes
             while self._used > self._room and len(self._kept) > 1:
                 self._used -= self._kept.popitem(last=False)[1].nbytes
         self._kept.move_to_end(key)
         return self._kept[key]
+
+    def _made(self, number: int, wanted: Sequence[int]) -> U8:
+        """The canvases of some frames of a clip."""
+        clip = self._clips[number]
+        pictures = {name: clip.dataset.frames(clip.entry, video, wanted) for name, video in clip.videos.items()}
+        for c in clip.embodiment.cameras:
+            if c.name in pictures and pictures[c.name].shape[1:3] != (c.height, c.width):
+                raise ConfigError(
+                    f"{clip.dataset.root} episode {clip.entry.index}: {clip.videos[c.name]} is "
+                    f"{pictures[c.name].shape[2]}x{pictures[c.name].shape[1]}",
+                    expected=f"{c.width}x{c.height}, camera {c.name!r}", remedy="leave the episode out",
+                )  # fmt: skip
+        rows = range(len(wanted))
+        return np.stack([canvas_of({k: v[t] for k, v in pictures.items()}, clip.embodiment) for t in rows])

@@ -19,7 +19,7 @@ from distill.data.canvases import Canvases, Clip, canvas_of
 from distill.data.frames import Frames, load_frames
 from distill.data.latents import cached_latents
 from distill.data.mixture import Part, load_mixture
-from distill.data.reader import open_dataset
+from distill.data.reader import open_dataset, read_episodes
 from distill.data.sources import OpenSource, Source, sources_hash
 from distill.data.windows import Windows, encode_frames, join, make_windows
 from edge_wam.embodiment import Embodiment
@@ -77,8 +77,11 @@ def test_every_kind_gives_the_same_frames(kind: str, made: dict[str, Path]) -> N
         assert set(frames.first[own]) == {start} and set(frames.last[own]) == {start + n - 1}
     assert [frames.tasks[k] for k in frames.task[starts]] == ["open the drawer", "close the door", "open the drawer"]
     assert frames.success.tolist() == [True] * 6 + [False] * 9 + [True] * 5
-    reference = load_frames([made["v3"]], SMALL)
-    np.testing.assert_array_equal(frames.canvas[:], reference.canvas[:])
+    pictures = [
+        {camera: images[t] for camera, images in e.frames.items()} for e in read_episodes(made[kind])
+        for t in range(LENGTHS[e.index])
+    ]  # fmt: skip
+    np.testing.assert_array_equal(frames.canvas[:], np.stack([canvas_of(images, SMALL) for images in pictures]))
 
 
 def test_the_canvas_is_made_by_the_robots_kernel(made: dict[str, Path]) -> None:
@@ -243,6 +246,25 @@ def test_little_memory_gives_the_same_pictures(made: dict[str, Path], monkeypatc
         assert small._used <= 5 * one and small._used == sum(v.nbytes for v in small._kept.values())
     np.testing.assert_array_equal(small[3:17:2], whole[3:17:2])
     np.testing.assert_array_equal(small[np.array([-1])], whole[-1:])
+
+
+def test_without_room_no_more_is_decoded_than_was_asked_for(
+    made: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = _clips(made["v3"])
+    asked: list[list[int]] = []
+    dataset = clips[0].dataset
+    real = dataset.frames
+    monkeypatch.setattr(dataset, "frames", lambda e, key, w: asked.append(list(w)) or real(e, key, w))
+    small = Canvases(clips, cache_bytes=3 * 64 * 128)
+    np.testing.assert_array_equal(small[np.array([9, 7, 9])], Canvases(_clips(made["v3"]))[np.array([9, 7, 9])])
+    assert asked == [[1, 3], [1, 3]], "two cameras of the second episode, in rising order, each frame once"
+    monkeypatch.setattr(canvases, "RUN", 8)
+    asked.clear()
+    small[6:10]
+    assert asked == [list(range(8))] * 2, "who reads in order gets whole runs"
+    small[10:14]
+    assert len(asked) == 2, "and each of them once"
 
 
 def test_what_fits_is_decoded_once(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
