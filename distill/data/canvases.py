@@ -36,7 +36,7 @@ def canvas_of(images: dict[str, U8], embodiment: Embodiment) -> U8:
             crop = (c.crop_x, c.crop_y, c.crop_width, c.crop_height)
             at = (c.canvas_x, c.canvas_y, c.canvas_width, c.canvas_height)
             camera_to_canvas(images[c.name], crop, out, at)
-    return np.rint((out + 1.0) * 127.5).astype(np.uint8)
+    return np.asarray(np.rint((out + 1.0) * 127.5), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from edge_wam.contracts import U8
 from edge_wam.embodiment import Embodiment
 from edge_wam.errors import ConfigError
 
-F32, I64 = NDArray[np.float32], NDArray[np.int64]
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
 TINY = 1e-6
 """Of a frame: rates are whole numbers of hertz and knots whole milliseconds, the rest is rounding."""
 

@@ -189,7 +189,7 @@ class OpenSource:
         def units(columns: Columns | None) -> F32:
             if columns is None:
                 return nothing
-            return (columns.of(vectors) * self._scale + self._shift).astype(np.float32)
+            return np.asarray(columns.of(vectors) * self._scale + self._shift, np.float32)
 
         position, action = units(self._position), units(self._action)
         setpoint = units(self._setpoint)

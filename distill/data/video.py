@@ -86,7 +86,7 @@ def read_image(data: bytes, what: str) -> U8:
         ConfigError: they are none, or damaged.
     """
     try:
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(io.BytesIO(data), "r") as container:
             frame = next(container.decode(video=0))
             if frame.is_corrupt:
                 raise ConfigError(f"{what} is damaged", remedy="copy the file again")

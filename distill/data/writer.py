@@ -92,14 +92,16 @@ class EpisodeWriter(ABC):
         """Append one episode: vectors [T, n] for each feature and frames [T, h, w, 3] for each camera.
 
         Raises:
-            ConfigError: a feature or camera is missing, unknown or of another length, or a number is not finite.
+            ConfigError: no frame; a feature or camera is missing, unknown or of another length; a number is not finite.
         """
         if set(vectors) != set(self.features) or set(frames) != set(self.cameras):
             raise ConfigError(
                 f"episode has {sorted(vectors)} and cameras {sorted(frames)}",
                 expected=f"{sorted(self.features)} and {sorted(self.cameras)}",
             )
-        length = len(next(iter(vectors.values() or frames.values())))
+        length = max((len(values) for values in (*vectors.values(), *frames.values())), default=0)
+        if not length:
+            raise ConfigError(f"episode {self.episodes} has no frame", expected="at least one")
         for name, feature in self.features.items():
             if vectors[name].shape != (length, feature.length):
                 raise ConfigError(f"{name} is {vectors[name].shape}", expected=f"({length}, {feature.length})")

@@ -174,6 +174,10 @@ def test_what_does_not_fit_is_refused(dataset: Path, tmp_path: Path) -> None:
         w.add("t", {**good, "action": good["action"][:3]}, video)
     with pytest.raises(ConfigError, match="camera topview: 3 frames"):
         w.add("t", good, {**video, "topview": video["topview"][:3]})
+    with pytest.raises(ConfigError, match="action of episode 0\n  expected: finite"):
+        w.add("t", {**good, "action": good["action"] * np.float32(np.inf)}, video)
+    with pytest.raises(ConfigError, match="episode 0 has no frame"):
+        w.add("t", {k: v[:0] for k, v in good.items()}, {k: v[:0] for k, v in video.items()})
     assert w.episodes == 0
     with pytest.raises(ConfigError, match="has no episode"):
         w.finalize()

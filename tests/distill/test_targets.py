@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distill.data.targets import MANIFEST, Spec, Targets, TensorSpec, build_targets
+from distill.data.texts import cached_texts
 from edge_wam.errors import ConfigError
 
 SPEC = Spec(
@@ -245,3 +246,23 @@ def test_two_processes_do_not_write_into_one_folder(tmp_path: Path) -> None:
 
     build_targets(tmp_path, SPEC, meanwhile)
     assert torch.equal(Targets(tmp_path, SPEC)["task"][torch.tensor([22])], torch.tensor([[154]]))
+
+
+def test_instructions_are_read_once_each(tmp_path: Path) -> None:
+    read: list[str] = []
+
+    def encode(texts: list[str]) -> Tensor:
+        read.extend(texts)
+        return torch.stack([torch.full((4, 6), float(len(text))) for text in texts])
+
+    texts = [f"open drawer {k % 5}" + "!" * (k % 5) for k in range(20)]
+    stored = cached_texts(tmp_path, texts, encode, teacher_hash="a" * 64, batch=2)
+    assert sorted(read[1:]) == sorted(set(texts)), "after a look at the shape"
+    got = stored[[texts[3], texts[0], texts[3]]]
+    assert got.shape == (3, 4, 6) and got[:, 0, 0].tolist() == [16.0, 13.0, 16.0]
+    with pytest.raises(ConfigError, match=r"'open drawer 9' has no embedding \(did you mean 'open drawer 0'\?\)"):
+        stored[["open drawer 9"]]
+    with pytest.raises(ConfigError, match="another data"):
+        cached_texts(tmp_path, texts[:3], encode, teacher_hash="a" * 64, batch=2)
+    with pytest.raises(ConfigError, match="no instruction"):
+        cached_texts(tmp_path, [], encode, teacher_hash="a" * 64)
