@@ -243,6 +243,7 @@ def measure_cost(encoding: ChunkEncoding, *, chunks: int, every_ms: int) -> Cost
         session = _Session(transport, encoding)
         while len(answers) < chunks:
             session.pause(every_ms / 1000)
+            session.link.poll()  # as a control loop, which reads before it sends
             transport.quiet = True  # the drive's frames are no part of a chunk
             sends.append(session.send() / 1e3)
             deadline = time.monotonic() + ANSWER_S
