@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -110,6 +111,22 @@ def test_a_frame_far_from_the_one_before_is_found_by_seeking(tmp_path: Path) -> 
     wanted = [0, 1, 90, 91, 199]
     seen = video.read_frames(tmp_path / "v.mp4", wanted, fps=FPS, start_s=0.0, what="test")
     np.testing.assert_allclose(seen.mean((1, 2, 3)), wanted, atol=2.0)
+
+
+def test_a_frame_that_the_camera_dropped_is_not_replaced_by_its_neighbour(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"bf": "0"})
+        stream.height = stream.width = 16
+        for k in [*range(100), *range(101, 200)]:
+            frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), k, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = k, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert len(video.read_frames(path, [98, 99, 101], fps=FPS, start_s=0.0, what="x")) == 3
+    for wanted in ([100], [99, 100], range(200)):
+        with pytest.raises(ConfigError, match=r"no frame at 5.0000 s: the nearest is at 5.0500 s"):
+            video.read_frames(path, wanted, fps=FPS, start_s=0.0, what="x")
 
 
 def test_a_picture_that_the_decoder_had_to_make_up_is_refused(tmp_path: Path) -> None:

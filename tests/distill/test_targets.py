@@ -197,6 +197,29 @@ def test_half_rebuilt_targets_are_not_taken_for_the_old_ones(tmp_path: Path) -> 
     assert len(list(tmp_path.glob("shard-*"))) == 1
 
 
+def test_a_rebuild_that_dies_at_once_leaves_nothing_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_targets(tmp_path, SPEC, answer)
+    whole = _content(tmp_path)
+    real = Path.unlink
+
+    def dies(self: Path, *a: object) -> None:
+        if "shard" in self.name:
+            raise KeyboardInterrupt
+        real(self)
+
+    other = SPEC.model_copy(update={"teacher": "c" * 64})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", dies)
+        with pytest.raises(KeyboardInterrupt):
+            build_targets(tmp_path, other, answer, rebuild=True)
+    with pytest.raises(ConfigError, match="holds no targets"):
+        Targets(tmp_path)
+    build_targets(tmp_path, SPEC, answer)
+    assert _content(tmp_path) == whole
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [(lambda t: t | {"action": t["action"][:, :8]}, r"samples 0 to 4: action is \(5, 8, 32\)"),
