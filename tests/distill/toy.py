@@ -6,15 +6,19 @@ mixture in closed form: x_0 = +-PATH + SPREAD n gives, at level s, E[x_0 | x] by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from distill.batch import Batch, Noise
+from distill.fewstep.endpoints import SolvedEndpoints
+from distill.fewstep.objective import FewStep, few_passes
 from distill.models.config import StudentConfig
+from distill.models.wam import WorldActionTransformer
 from distill.teaching import Look, Noisy, noisy_chunk
 from tests.distill.tiny import TINY
 
@@ -115,3 +119,56 @@ class ForkLecture:
         v = chunk.sigma_video.clamp_min(1e-3)[:, None, None, None]
         seen = side[..., None] * 0.5 * torch.ones_like(chunk.video)
         return Look((chunk.video - seen) / v, (x - clean) / s)
+
+
+def distil(objective_of: Callable[[WorldActionTransformer], Objective], steps: int, left: float = 0.5) -> Answers:
+    """Train a student of the fork from nothing for so many steps, 64 samples each; the same for the same arguments."""
+    torch.manual_seed(0)
+    model = WorldActionTransformer(TOY)
+    objective = objective_of(model)
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    rng = np.random.default_rng(0)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = 3e-3 * min(1.0, (step + 1) / 30) * min(1.0, (steps - step) / (0.4 * steps))
+        batch = fork(64, rng, left)
+        total = objective.loss(model, batch, noise_of(batch, step), step)["total"]
+        optimiser.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        if isinstance(objective, FewStep):
+            objective.after_step(model, step)
+    return Answers(model.eval(), left)
+
+
+class Objective(Protocol):
+    def loss(self, model: WorldActionTransformer, batch: Batch, noise: Noise, step: int) -> dict[str, Tensor]: ...
+
+
+class Answers:
+    """What a student and the exact teacher say to the same 256 noises: way of the first axis, mean over knots."""
+
+    def __init__(self, model: WorldActionTransformer, left: float) -> None:
+        self.model = model
+        self.batch = fork(256, np.random.default_rng(9))
+        self.noise = noise_of(self.batch, 9)
+        end = SolvedEndpoints(ForkTeacher(left), 8).endpoints(self.batch, self.noise).end
+        self.teacher = end.action[:, :, 0].mean(1)
+
+    def student(self, passes: int) -> Tensor:
+        """[256]."""
+        with torch.no_grad():
+            return few_passes(self.model, self.batch, self.noise, passes)[1][:, :, 0].mean(1)
+
+    def left(self, passes: int) -> float:
+        """How often the student goes left."""
+        return float((self.student(passes) < 0).float().mean())
+
+    def agreement(self, passes: int) -> float:
+        """How often it goes where the teacher goes from the same noise."""
+        return float((self.student(passes).sign() == self.teacher.sign()).float().mean())
+
+    def spread(self, passes: int) -> float:
+        """Standard deviation over noises in units of the teacher's."""
+        return float(self.student(passes).std() / self.teacher.std())

@@ -1,0 +1,1 @@
+"""Many steps of a teacher in one or two passes of a student."""
