@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,14 +61,16 @@ class Policy:
         self._threads = threads
         self._backend = backend
         self._contract = graph_contract(self._model, self._robot)
-        self._engines = {name: self._open(name) for name in ("text", "encode", "step")}
+        self._running = tuple(name for name in self._contract if name != "decode")
+        self._engines = {name: self._open(name) for name in self._running}
+        self._runs: Counter[str] = Counter()
         self._q01, self._q99 = self._robot.vector("action_q01"), self._robot.vector("action_q99")
         self._instruction: str | None = None
         self._history = FrameHistory(self._model, self._dt_ns)
         self._last_sequence = -1
         self._timing: InferenceTiming | None = None
         self._buffers: dict[str, Array] = {
-            name: spec.empty() for graph in ("text", "encode", "step") for specs in self._contract[graph]
+            name: spec.empty() for graph in self._running for specs in self._contract[graph]
             for name, spec in specs.items()
         }
         self._buffers["past_kv"], self._buffers["past_mask"] = context_buffers(self._model)
@@ -105,6 +108,12 @@ class Policy:
         """The loaded engines."""
         return [engine.describe() for engine in self._engines.values()]
 
+    @property
+    def graph_runs(self) -> Mapping[str, int]:
+        """How often each graph has been run for answers since this policy was made: counted where the engine is called,
+        not read from the manifest. ``step`` and ``refine`` together over chunks are the evaluations of the network."""
+        return dict(self._runs)
+
     def warm_up(self, runs: int = 3) -> None:
         """Run every loaded graph on zeros, so that the first real call is not the slow one."""
         for engine in self._engines.values():
@@ -135,7 +144,7 @@ class Policy:
     def infer(
         self, observation: Observation, prefix: F64, sequence: int
     ) -> tuple[ActionChunk, Imagination, Latents]:
-        """One fused forward pass.
+        """One fused forward pass, and a second one where the bundle has it.
 
         Knot k of the chunk is at ``observation.state_at_ns + (k + 1) * dt``; frame ages count from the oldest frame's
         capture. The noise depends on the bundle and ``sequence`` alone.
@@ -176,6 +185,11 @@ class Policy:
         self._history.fill(captured_ns, buffers["past_kv"], buffers["past_mask"])
         step_ns = time.monotonic_ns()
         self._run("step")
+        if "refine" in self._engines:
+            for name in ("action", "video"):
+                if f"noisy_{name}" in buffers:
+                    buffers[f"noisy_{name}"][...] = buffers[name]
+            self._run("refine")
         done_ns = time.monotonic_ns()
         q = kernels.decode_chunk(buffers["action"][0], position, self._q01, self._q99, self._robot.relative)
         q[:d] = prefix
@@ -191,7 +205,7 @@ class Policy:
             prefix=d,
         )
         imagination = Imagination(
-            latents=buffers["video"][0].copy(),
+            latents=self._imagined(),
             for_ns=tuple(captured_ns + knots * self._dt_ns for knots in self._model.future_knots),
             observed_at_ns=observation.observed_at_ns,
             sequence=sequence,
@@ -200,6 +214,12 @@ class Policy:
         latent.setflags(write=False)
         self._timing = InferenceTiming(encoded_ns - started_ns, done_ns - step_ns, time.monotonic_ns() - started_ns)
         return chunk, imagination, Latents(latent, captured_ns)
+
+    def _imagined(self) -> F32:
+        """Imagined latents [F, tokens, channels]; F is 0 for an action-only bundle."""
+        if "video" in self._buffers:
+            return self._buffers["video"][0].copy()
+        return np.zeros((0, self._model.tokens_per_frame, self._model.channels), np.float32)
 
     def step_inputs(self) -> dict[str, Array]:
         """Copies of what the last :meth:`infer` fed to the step graph, by name: what a quantiser calibrates on."""
@@ -291,12 +311,14 @@ class Policy:
         """Standard normal noise from Philox, keyed by bundle and sequence: the same call always gets the same noise."""
         generator = np.random.Generator(np.random.Philox(key=[self._model.noise_seed, sequence]))
         for name in ("noise_video", "noise_action"):
-            generator.standard_normal(dtype=np.float32, out=self._buffers[name])
+            if name in self._buffers:
+                generator.standard_normal(dtype=np.float32, out=self._buffers[name])
 
     def _run(self, graph: str) -> None:
         """Run one graph on the policy's buffers and refuse outputs that are not finite."""
         inputs, outputs = self._contract[graph]
         self._engines[graph].run({n: self._buffers[n] for n in inputs}, {n: self._buffers[n] for n in outputs})
+        self._runs[graph] += 1
         for name in outputs:
             if not np.isfinite(self._buffers[name]).all():
                 raise PolicyError(

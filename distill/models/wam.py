@@ -118,6 +118,16 @@ class WorldActionTransformer(nn.Module):
         bias[frames * block :, :] = 0.0
         return bias
 
+    def _tables(self, imagined: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotary cosines and sines and the attention bias; without video its rows are cut out."""
+        if imagined:
+            return self.rope_cos, self.rope_sin, self.clean_bias
+        horizon, clean = self.config.horizon, len(self.rope_cos) - self.chunk_tokens
+        cos, sin, bias = (
+            torch.cat([t[:clean], t[-horizon:]]) for t in (self.rope_cos, self.rope_sin, self.clean_bias)
+        )
+        return cos, sin, torch.cat([bias[:, :clean], bias[:, -horizon:]], 1)
+
     # ---- pieces -------------------------------------------------------------------------------------------------
 
     def text_kv(self, tokens: Tensor) -> Tensor:
@@ -150,9 +160,12 @@ class WorldActionTransformer(nn.Module):
         return x + self.frame_position
 
     def embed_chunk(self, video: Tensor, action: Tensor) -> Tensor:
-        """Noisy future latents [B, F, Nv, C] and actions [B, H, 32] -> [B, chunk tokens, d]."""
+        """Noisy future latents [B, F, Nv, C] (F 0: no video) and actions [B, H, 32] -> [B, chunk tokens, d]."""
+        actions = self.action_encoder(action) + self.action_position
+        if not video.shape[1]:
+            return actions
         future = self.future_embed(self._coarser(video)) + self.future_position
-        return torch.cat([future.flatten(1, 2), self.action_encoder(action) + self.action_position], 1)
+        return torch.cat([future.flatten(1, 2), actions], 1)
 
     def _coarser(self, video: Tensor) -> Tensor:
         """Regroup latent tokens [B, F, Nv, C] of ``patch`` into tokens of ``future_patch``; no number is lost."""
@@ -175,8 +188,8 @@ class WorldActionTransformer(nn.Module):
         c = self.config
         shift, scale = (self.head_modulation + e[:, :, None]).unbind(2)
         y = self.head_norm(chunk) * (1 + scale) + shift
-        split = len(c.future_knots) * c.future_tokens
-        future = self._finer(self.video_head(y[:, :split]).unflatten(1, (len(c.future_knots), -1)))
+        split = video.shape[1] * c.future_tokens
+        future = self._finer(self.video_head(y[:, :split]).unflatten(1, (video.shape[1], -1))) if split else video
         told = self.action_head(y[:, split:])
         return (future, told) if c.predicts == "velocity" else (video - future, action - told)
 
@@ -192,7 +205,8 @@ class WorldActionTransformer(nn.Module):
         Args:
             latents: clean frames, oldest first [B, P + 1, Nv, C], or only the newest of them; states: [B, P + 1, 64].
             past_mask: 1 where a past frame exists [B, P].
-            video, action: noisy chunk [B, F, Nv, C], [B, H, 32]; committed actions are already clean in it.
+            video, action: noisy chunk [B, F, Nv, C], [B, H, 32]; committed actions are already clean in it. F is 0 for
+                a chunk without video (everywhere in this class): actions alone, as an action-only export runs it.
             sigma_video, sigma_action: noise levels [B]; committed: 1 where an action is committed [B, H].
             cross: K/V of the instruction [L, B, 2, Lt, d].
             jump_video, jump_action: how far down each is to jump [B], both or neither.
@@ -203,19 +217,23 @@ class WorldActionTransformer(nn.Module):
         b, frames = latents.shape[:2]
         clean = self.embed_frame(latents.flatten(0, 1), states.flatten(0, 1)).unflatten(0, (b, frames)).flatten(1, 2)
         x = torch.cat([clean, self.embed_chunk(video, action)], 1)
-        e, time = self._levels(clean.shape[1], sigma_video, sigma_action, committed, jump_video, jump_action)
+        imagined = video.shape[1] > 0
+        e, time = self._levels(
+            clean.shape[1], sigma_video, sigma_action, committed, jump_video, jump_action, imagined
+        )  # fmt: skip
         seen = torch.cat([past_mask, past_mask.new_ones(b, 1)], 1).repeat_interleave(self.block_tokens, 1)
-        hidden = torch.cat([(seen - 1.0) * 1e4, seen.new_zeros(b, self.chunk_tokens)], 1)
+        hidden = torch.cat([(seen - 1.0) * 1e4, seen.new_zeros(b, x.shape[1] - clean.shape[1])], 1)
         n = x.shape[1]  # fewer past frames than the configuration has: the oldest are left out of the tables
-        bias = self.clean_bias[-n:, -n:] + hidden[:, None, None]
-        rope = (self.rope_cos[-n:], self.rope_sin[-n:])
+        cos, sin, table = self._tables(imagined)
+        bias = table[-n:, -n:] + hidden[:, None, None]
+        rope = (cos[-n:], sin[-n:])
         for block, kv in zip(self.blocks, cross, strict=True):
             x, _ = block(x, e, rope, None, bias, kv)
         return self.heads(x[:, clean.shape[1] :], time, video, action)
 
     def _levels(
         self, clean_tokens: int, sigma_video: Tensor, sigma_action: Tensor, committed: Tensor,
-        jump_video: Tensor | None = None, jump_action: Tensor | None = None,
+        jump_video: Tensor | None = None, jump_action: Tensor | None = None, imagined: bool = True,
     ) -> tuple[Levels, Tensor]:  # fmt: skip
         """AdaLN by token class and, for the chunk, the time embedding [B, chunk, d] of every token."""
         none = torch.zeros_like(sigma_video)
@@ -225,12 +243,14 @@ class WorldActionTransformer(nn.Module):
         elif jump_video is not jump_action:
             raise ConfigError("a jump of video or action alone", expected="both or neither")
         levels = torch.stack([none, sigma_video, sigma_action], 1)
-        return self._by_class(clean_tokens, *self.modulation(levels, jump), committed)
+        return self._by_class(clean_tokens, *self.modulation(levels, jump), committed, imagined)
 
-    def _by_class(self, clean_tokens: int, e: Tensor, time: Tensor, committed: Tensor) -> tuple[Levels, Tensor]:
+    def _by_class(
+        self, clean_tokens: int, e: Tensor, time: Tensor, committed: Tensor, imagined: bool = True
+    ) -> tuple[Levels, Tensor]:
         """Spread e [B, 3, 6, d] and time [B, 3, d] (rows: clean, video, action) over the token classes."""
         c = self.config
-        future = len(c.future_knots) * c.future_tokens
+        future = len(c.future_knots) * c.future_tokens if imagined else 0
         is_clean = committed[:, :, None]
         action_e = e[:, 2:3] + is_clean[..., None] * (e[:, 0:1] - e[:, 2:3])
         action_t = time[:, 2:3] + is_clean * (time[:, 0:1] - time[:, 2:3])
@@ -261,7 +281,7 @@ class WorldActionTransformer(nn.Module):
         level = self.fixed_levels(1.0, target) if noise_level is None else noise_level
         action = self._committed(noise_action, prefix_action, prefix_mask)
         x = torch.cat([self.embed_frame(latent, state), self.embed_chunk(noise_video, action)], 1)
-        e, time = self._by_class(self.block_tokens, *level, prefix_mask)
+        e, time = self._by_class(self.block_tokens, *level, prefix_mask, noise_video.shape[1] > 0)
         seen = torch.cat([past_mask, past_mask.new_ones(1, 1)], 1)
         x, new_kv = self._cached(x, e, past_kv, seen, cross_kv)
         v_video, v_action = self.heads(x[:, self.block_tokens :], time, noise_video, action)
@@ -283,7 +303,7 @@ class WorldActionTransformer(nn.Module):
         """
         told = self.fixed_levels(level, target) if noise_level is None else noise_level
         action = self._committed(action, prefix_action, prefix_mask)
-        e, time = self._by_class(0, *told, prefix_mask)
+        e, time = self._by_class(0, *told, prefix_mask, video.shape[1] > 0)
         seen = torch.cat([past_mask, past_mask.new_ones(1, 1)], 1)
         past = torch.cat([past_kv, new_kv], 2)
         x, _ = self._cached(self.embed_chunk(video, action), e, past, seen, cross_kv)
@@ -310,14 +330,13 @@ class WorldActionTransformer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Blocks over the newest tokens [1, N, d] behind a cache [L, 2, S, d]; ``seen`` [1, P + 1] by clean frame."""
         past, n = past_kv.shape[2], x.shape[1]
+        cos, sin, table = self._tables(e.sizes[1] > 0)
         visible = seen.repeat_interleave(self.block_tokens, 1)
-        hidden = torch.cat([(visible - 1.0) * 1e4, seen.new_zeros(1, self.chunk_tokens)], 1)
-        bias = self.clean_bias[-n:, -(past + n) :] + hidden[:, None, None]
+        hidden = torch.cat([(visible - 1.0) * 1e4, seen.new_zeros(1, n - e.sizes[0])], 1)
+        bias = table[-n:, -(past + n) :] + hidden[:, None, None]
         new_kv = []
         for index, block in enumerate(self.blocks):
-            x, kv = block(
-                x, e, (self.rope_cos, self.rope_sin), past_kv[index : index + 1], bias, cross_kv[index : index + 1]
-            )
+            x, kv = block(x, e, (cos, sin), past_kv[index : index + 1], bias, cross_kv[index : index + 1])
             new_kv.append(kv)
         return x, torch.cat(new_kv)
 

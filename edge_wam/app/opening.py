@@ -8,6 +8,7 @@ import edge_wam
 from edge_wam.bundle import Bundle, TrustStore, open_bundle
 from edge_wam.config import RunConfig, load_config
 from edge_wam.embodiment import load_embodiment
+from edge_wam.errors import ConfigError
 
 CHECKOUT = Path(edge_wam.__file__).resolve().parents[1]
 DEMO_CONFIG = CHECKOUT / "robots" / "demo.toml"
@@ -34,4 +35,11 @@ def open_configured_bundle(config: RunConfig) -> Bundle:
         BundleError, ConfigError: refused by name.
     """
     trust = TrustStore.load(config.trusted_keys, allow_demo_key=config.allow_demo_key)
-    return open_bundle(config.bundle, trust=trust, embodiment=load_embodiment(config.robot))
+    bundle = open_bundle(config.bundle, trust=trust, embodiment=load_embodiment(config.robot))
+    if config.monitor.surprise_limit is not None and not bundle.manifest.model.future_knots:
+        raise ConfigError(
+            f"monitor.surprise_limit is set, and {config.bundle.name} imagines nothing that could be compared",
+            expected="a bundle that imagines frames, or no limit",
+            remedy="use the joint export, or take surprise_limit out knowing that nothing watches for surprise",
+        )
+    return bundle

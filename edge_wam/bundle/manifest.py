@@ -17,7 +17,8 @@ from edge_wam.errors import BundleError, nearest
 from edge_wam.text import VOCABULARY
 
 SCHEMA_VERSION = 1
-REQUIRED_GRAPHS = ("text", "encode", "decode", "step")
+ONE_PASS = ("text", "encode", "decode", "step")
+"""The graphs of every bundle. A chunk that takes two passes has ``refine`` besides."""
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _LIMIT_KEYS = (
     "position_min", "position_max", "velocity_max", "acceleration_max", "jerk_max", "following_error_max", "effort_max",
@@ -68,12 +69,13 @@ class Model(_Strict):
     past_frames: Count
     past_stride_knots: Count
     """Each past frame is this many knots older than the next."""
-    future_knots: Annotated[tuple[Count, ...], Field(min_length=1)]
-    """The times of the imagined frames, in knots after the observation."""
+    future_knots: tuple[Count, ...]
+    """The times of the imagined frames, in knots after the observation; none: an action-only export, which gives
+    chunks and imagines nothing, so that surprise cannot be watched."""
     text_tokens: Count
     vocabulary: Count
-    steps: Annotated[int, Field(ge=1, le=64)]
-    """Denoising steps inside one call (number of function evaluations)."""
+    steps: Annotated[int, Field(ge=1, le=2)]
+    """Passes of the network for one chunk: ``step``, and with 2 ``refine`` behind its cache."""
     noise_seed: Annotated[int, Field(ge=0, lt=2**63)]
     latent_scale: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
     """Spread of each latent channel in training; surprise is measured in these."""
@@ -158,6 +160,9 @@ def graph_contract(model: Model, robot: Embodiment) -> dict[str, tuple[dict[str,
 
     Shapes: canvas [1, 3, height, width]; latent [1, tokens, channels]; a frame's K/V [layers, 2, tokens + 1, width]
     (the additional token is the robot's state); ``past_kv`` holds the past frames oldest first along axis 2.
+
+    With two passes ``step`` gives a chunk that is still noisy, which ``refine`` finishes from the same cache. Without
+    imagined frames there is no video anywhere.
     """
     m = model
     future = len(m.future_knots)
@@ -169,7 +174,20 @@ def graph_contract(model: Model, robot: Embodiment) -> dict[str, tuple[dict[str,
     canvas = f32(1, 3, robot.canvas_height, robot.canvas_width)
     latent = f32(1, m.tokens_per_frame, m.channels)
     cross = f32(m.layers, 2, m.text_tokens, m.width)
-    return {
+    action = f32(1, m.knots, ACTION_WIDTH)
+    video = f32(1, future, m.tokens_per_frame, m.channels)
+    new_kv = f32(m.layers, 2, frame, m.width)
+
+    def with_video(name: str) -> dict[str, TensorSpec]:
+        return {name: video} if future else {}
+
+    context = {
+        "prefix_action": action,
+        "prefix_mask": f32(1, m.knots),
+        "past_kv": f32(m.layers, 2, m.past_frames * frame, m.width),
+        "past_mask": f32(1, m.past_frames),
+    }
+    graphs = {
         "text": ({"tokens": TensorSpec("int64", (1, m.text_tokens))}, {"cross_kv": cross}),
         "encode": ({"canvas": canvas}, {"latent": latent}),
         "decode": ({"latent": latent}, {"canvas": canvas}),
@@ -177,21 +195,20 @@ def graph_contract(model: Model, robot: Embodiment) -> dict[str, tuple[dict[str,
             {
                 "latent": latent,
                 "state": f32(1, STATE_WIDTH),
-                "noise_video": f32(1, future, m.tokens_per_frame, m.channels),
-                "noise_action": f32(1, m.knots, ACTION_WIDTH),
-                "prefix_action": f32(1, m.knots, ACTION_WIDTH),
-                "prefix_mask": f32(1, m.knots),
-                "past_kv": f32(m.layers, 2, m.past_frames * frame, m.width),
-                "past_mask": f32(1, m.past_frames),
+                **with_video("noise_video"),
+                "noise_action": action,
+                **context,
                 "cross_kv": cross,
             },
-            {
-                "action": f32(1, m.knots, ACTION_WIDTH),
-                "video": f32(1, future, m.tokens_per_frame, m.channels),
-                "new_kv": f32(m.layers, 2, frame, m.width),
-            },
+            {"action": action, **with_video("video"), "new_kv": new_kv},
         ),
     }
+    if m.steps == 2:
+        noisy = {**with_video("noisy_video"), "noisy_action": action}
+        graphs["refine"] = (
+            {**noisy, **context, "new_kv": new_kv, "cross_kv": cross}, {"action": action, **with_video("video")}
+        )  # fmt: skip
+    return graphs
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -280,11 +297,12 @@ def check_graphs(manifest: Manifest, robot: Embodiment) -> None:
         BundleError: names the graph and the tensor.
     """
     contract = graph_contract(manifest.model, robot)
-    if missing := [name for name in REQUIRED_GRAPHS if name not in manifest.graphs]:
-        raise BundleError(f"manifest.json: graph {missing[0]!r} is missing", expected=", ".join(REQUIRED_GRAPHS))
+    wanted = ", ".join(contract)
+    if missing := [name for name in contract if name not in manifest.graphs]:
+        raise BundleError(f"manifest.json: graph {missing[0]!r} is missing", expected=wanted)
     if unknown := [name for name in manifest.graphs if name not in contract]:
-        hint = nearest(unknown[0], REQUIRED_GRAPHS)
-        raise BundleError(f"manifest.json: unknown graph {unknown[0]!r}{hint}", expected=", ".join(REQUIRED_GRAPHS))
+        hint = nearest(unknown[0], contract)
+        raise BundleError(f"manifest.json: unknown graph {unknown[0]!r}{hint}", expected=wanted)
     for name, (inputs, outputs) in contract.items():
         graph = manifest.graphs[name]
         if graph.file not in manifest.files:

@@ -57,7 +57,7 @@ class BundleParts:
         name: of the model; letters, digits, ``.``, ``_``, ``-``.
         embodiment: the text of the robot file with the statistics of the training data.
         model: the sizes.
-        graphs: ONNX bytes by name: text, encode, decode, step.
+        graphs: ONNX bytes by name: text, encode, decode, step, and refine where the sizes say two passes.
         card: what was measured, with seeds and machine; plain JSON values.
     """
 
@@ -99,7 +99,9 @@ def write_bundle(
         path = f"graphs/{name}.onnx"
         check_path(path, "graphs")
         files[path] = data
-        graphs[name] = _graph(name, path, data, contract.get(name))
+        if name not in contract:
+            raise BundleError(f"unknown graph {name!r}", expected=", ".join(contract))
+        graphs[name] = _graph(name, path, data, contract[name])
 
     def manifest() -> Manifest:
         return Manifest(
@@ -192,13 +194,11 @@ def _arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def _graph(
-    name: str, path: str, data: bytes, wanted: tuple[dict[str, TensorSpec], dict[str, TensorSpec]] | None
+    name: str, path: str, data: bytes, wanted: tuple[dict[str, TensorSpec], dict[str, TensorSpec]]
 ) -> Graph:
     """Describe one graph by what is really in the file."""
     proto = parse_graph(name, data)
     found = graph_io(name, proto)
-    if wanted is None:
-        raise BundleError(f"unknown graph {name!r}", expected="text, encode, decode, step")
     for kind, specs, contract in (("input", found[0], wanted[0]), ("output", found[1], wanted[1])):
         if specs != contract:
             odd = next(t for t in sorted(specs.keys() | contract.keys()) if specs.get(t) != contract.get(t))

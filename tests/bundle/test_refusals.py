@@ -147,7 +147,7 @@ SIGNED_BUT_WRONG: dict[str, tuple[Edit, str]] = {
     "other tokenizer": (_set("model", "vocabulary", to=100), "vocabulary is 100"),
     "scale per channel": (_set("model", "latent_scale", to=[1.0]), "latent_scale"),
     "future goes back": (_set("model", "future_knots", to=[8, 4]), "future_knots must increase"),
-    "no future": (_set("model", "future_knots", to=[]), "future_knots"),
+    "no future, and a graph that imagines": (_set("model", "future_knots", to=[]), "'step' input 'noise_video'"),
     "golden may differ by anything": (_set("golden_tolerance", to=10.0), "golden_tolerance"),
     "climbs out": (_move("card.json", "../card.json"), "file path '../card.json'"),
     "climbs inside": (_move("card.json", "graphs/../card.json"), "file path"),

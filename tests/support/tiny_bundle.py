@@ -4,7 +4,8 @@
     bundle = open_tiny_bundle(directory)
 
 Its motion is harmless: knots ramp away from the observed position by less than 3 cm in 0.8 s. ``fault`` builds one
-that misbehaves instead: ``nan`` (every action is NaN) or ``far`` (metres outside the limits).
+that misbehaves instead: ``nan`` (every action is NaN) or ``far`` (metres outside the limits). ``passes=2`` has a second
+graph that halves what is left of the noise; ``imagines=False`` gives actions alone.
 """
 
 from __future__ import annotations
@@ -132,6 +133,40 @@ def _decode(m: Model, robot: Embodiment) -> bytes:
     return g.model({"latent": ("float32", (1, m.tokens_per_frame, m.channels))}, {"canvas": canvas})
 
 
+def _refine(m: Model, *, int8: bool) -> bytes:
+    """Nine tenths of the first pass' action; committed knots unchanged. Every input is read: none may be left out."""
+    g = GraphBuilder(int8=int8, seed=5)
+    future, frame = len(m.future_knots), m.tokens_per_frame + 1
+    cached = [
+        g.node("ReduceMean", name, g.ints(0, 1, 2, 3), keepdims=0) for name in ("past_kv", "new_kv", "cross_kv")
+    ]
+    words = g.node("Mul", cached[2], g.node("ReduceSum", "past_mask", keepdims=0))
+    seen = g.node("Add", g.node("Add", *cached[:2]), words)
+    nudge = g.node("Mul", g.node("Tanh", seen), g.f32(1e-3))
+    mask = g.node("Reshape", "prefix_mask", g.ints(1, m.knots, 1))
+    less = g.node("Add", g.node("Mul", "noisy_action", g.f32(0.9)), nudge)
+    turned = g.node("Mul", g.linear(less, ACTION_WIDTH, ACTION_WIDTH), g.f32(1e-3))
+    free = g.node("Mul", g.node("Add", less, turned), g.node("Sub", g.f32(1.0), mask))
+    g.node("Add", g.node("Mul", "prefix_action", mask), free, out="action")
+    action = ("float32", (1, m.knots, ACTION_WIDTH))
+    inputs: dict[str, tuple[str, tuple[int, ...]]] = {
+        "noisy_action": action,
+        "prefix_action": action,
+        "prefix_mask": ("float32", (1, m.knots)),
+        "past_kv": ("float32", (m.layers, 2, m.past_frames * frame, m.width)),
+        "past_mask": ("float32", (1, m.past_frames)),
+        "new_kv": ("float32", (m.layers, 2, frame, m.width)),
+        "cross_kv": ("float32", (m.layers, 2, m.text_tokens, m.width)),
+    }
+    outputs = {"action": action[1]}
+    if future:
+        video = (1, future, m.tokens_per_frame, m.channels)
+        inputs["noisy_video"] = ("float32", video)
+        g.node("Mul", "noisy_video", g.f32(0.5), out="video")
+        outputs["video"] = video
+    return g.model(inputs, outputs)
+
+
 def _step(m: Model, *, int8: bool, fault: Fault) -> bytes:
     g = GraphBuilder(int8=int8, seed=4)
     future, frame = len(m.future_knots), m.tokens_per_frame + 1
@@ -163,10 +198,8 @@ def _step(m: Model, *, int8: bool, fault: Fault) -> bytes:
     if fault == "nan":
         action = g.node("Sqrt", g.node("Sub", g.node("Mul", action, action), g.f32(1e6)))
     g.node("Identity", action, out="action")
-    drift = g.node("Reshape", g.linear("latent", m.channels, m.channels), g.ints(1, 1, m.tokens_per_frame, m.channels))
-    still = g.node("Reshape", "latent", g.ints(1, 1, m.tokens_per_frame, m.channels))
-    imagined = g.node("Add", still, g.node("Mul", drift, g.f32((np.arange(future) + 1)[None, :, None, None] * 0.01)))
-    g.node("Add", imagined, g.node("Mul", "noise_video", g.f32(1e-3)), out="video")
+    if future:
+        _imagine(g, m)
     inputs: dict[str, tuple[str, tuple[int, ...]]] = {
         "latent": ("float32", (1, m.tokens_per_frame, m.channels)),
         "state": ("float32", (1, STATE_WIDTH)),
@@ -183,7 +216,17 @@ def _step(m: Model, *, int8: bool, fault: Fault) -> bytes:
         "video": (1, future, m.tokens_per_frame, m.channels),
         "new_kv": (m.layers, 2, frame, m.width),
     }
+    if not future:
+        del inputs["noise_video"], outputs["video"]
     return g.model(inputs, outputs)
+
+
+def _imagine(g: GraphBuilder, m: Model) -> None:
+    future = len(m.future_knots)
+    drift = g.node("Reshape", g.linear("latent", m.channels, m.channels), g.ints(1, 1, m.tokens_per_frame, m.channels))
+    still = g.node("Reshape", "latent", g.ints(1, 1, m.tokens_per_frame, m.channels))
+    imagined = g.node("Add", still, g.node("Mul", drift, g.f32((np.arange(future) + 1)[None, :, None, None] * 0.01)))
+    g.node("Add", imagined, g.node("Mul", "noise_video", g.f32(1e-3)), out="video")
 
 
 def tiny_robot() -> Embodiment:
@@ -216,25 +259,32 @@ def _symmetric(robot_file: str) -> str:
     return re.sub(r"action_q99 = .*", "action_q99 = 0.3", text, count=3)
 
 
-def tiny_parts(*, int8: bool = True, fault: Fault = "none") -> BundleParts:
+def tiny_parts(
+    *, int8: bool = True, fault: Fault = "none", passes: int = 1, imagines: bool = True
+) -> BundleParts:
     """The parts, for tests that want to change one."""
     robot = tiny_robot()
+    model = MODEL.model_copy(update={"steps": passes, "future_knots": MODEL.future_knots if imagines else ()})
+    more = {"refine": _refine(model, int8=int8)} if passes == 2 else {}
     return BundleParts(
         name="tiny",
         description="hand-made graphs for tests; knows nothing",
         embodiment=_symmetric(ROBOT_FILE.read_text(encoding="utf-8")),
-        model=MODEL,
+        model=model,
         graphs={
-            "text": _text(MODEL),
-            "encode": _encode(MODEL, robot),
-            "decode": _decode(MODEL, robot),
-            "step": _step(MODEL, int8=int8, fault=fault),
+            "text": _text(model),
+            "encode": _encode(model, robot),
+            "decode": _decode(model, robot),
+            "step": _step(model, int8=int8, fault=fault),
+            **more,
         },
         card={"made_by": "tests"},
     )
 
 
-def make_tiny_bundle(folder: Path, *, int8: bool = True, fault: Fault = "none") -> Path:
+def make_tiny_bundle(
+    folder: Path, *, int8: bool = True, fault: Fault = "none", passes: int = 1, imagines: bool = True
+) -> Path:
     """Write and sign ``folder/tiny.wam`` with the demo key and return its path.
 
     A bundle with a fault carries the golden run of the faultless one, so that only running it shows the fault.
@@ -245,7 +295,8 @@ def make_tiny_bundle(folder: Path, *, int8: bool = True, fault: Fault = "none") 
         sound = open_tiny_bundle(make_tiny_bundle(folder / "sound", int8=int8)).golden()
         write_bundle(directory, tiny_parts(int8=int8, fault=fault), golden=lambda _: sound, key=demo_private_key())
     else:
-        write_bundle(directory, tiny_parts(int8=int8), golden=golden, key=demo_private_key())
+        parts = tiny_parts(int8=int8, passes=passes, imagines=imagines)
+        write_bundle(directory, parts, golden=golden, key=demo_private_key())
     return directory
 
 
