@@ -66,6 +66,12 @@ class FrameCodec(nn.Module):
         self.register_buffer("mean", torch.zeros(1, c, 1, 1))
         self.register_buffer("std", torch.ones(1, c, 1, 1))
 
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width of a canvas."""
+        rows, columns = self.config.grid
+        return rows * DOWNSAMPLING, columns * DOWNSAMPLING
+
     def grid(self, canvas: Tensor) -> Tensor:
         """Canvas in [-1, 1] -> normalised latent grid [B, c, h, w]."""
         latent: Tensor = (self.encoder(canvas) - self.mean) / self.std

@@ -58,6 +58,9 @@ class Levels:
     action: Tensor
     sizes: tuple[int, int, int]
 
+    def __mul__(self, table: Tensor) -> Levels:
+        return Levels(self.clean * table, self.video * table, self.action * table, self.sizes)
+
     def __add__(self, table: Tensor) -> Levels:
         return Levels(self.clean + table, self.video + table, self.action + table, self.sizes)
 
@@ -95,7 +98,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Block(nn.Module):
-    """One Wan block."""
+    """One Wan block.
+
+    ``level_gain`` [6, d] multiplies the noise level's part of AdaLN; None, as in training, is 1. It is there for
+    outlier channels that were divided out before quantisation (:mod:`distill.quantise.smooth`).
+    """
+
+    level_gain: Tensor | None
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
@@ -110,6 +119,7 @@ class Block(nn.Module):
         self.cross_norm_q, self.cross_norm_k = RMSNorm(d), RMSNorm(d)
         self.ffn_in, self.ffn_out = nn.Linear(d, config.ffn), nn.Linear(config.ffn, d)
         self.modulation = nn.Parameter(torch.randn(6, d) / d**0.5)
+        self.register_buffer("level_gain", None)
 
     def heads_of(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1))
@@ -125,7 +135,7 @@ class Block(nn.Module):
 
         Returns the new x and this call's K (before RoPE) and V: [B, 2, N, d].
         """
-        m = levels + self.modulation
+        m = (levels if self.level_gain is None else levels * self.level_gain) + self.modulation
         y = m.modulate(self.norm1(x), 0, 1)
         q, k, v = self.norm_q(self.q(y)), self.norm_k(self.k(y)), self.v(y)
         kv = torch.stack([k, v], 1)

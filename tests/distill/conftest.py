@@ -7,7 +7,9 @@ import logging
 import pytest
 import torch
 
-from distill.export import export_graphs, quantise_step
+from distill.export import export_graphs
+from distill.quantise.keep import keep_float
+from distill.quantise.student import quantise_graph
 from tests.distill.tiny import EXPORTED, Exported, make_student, step_feed
 
 
@@ -25,4 +27,4 @@ def exported() -> Exported:
     finally:
         logging.disable(logging.NOTSET)
     feeds = [step_feed(100 + k) for k in range(16)]
-    return Exported(codec, wam, graphs, quantise_step(graphs["step"], EXPORTED, feeds))
+    return Exported(codec, wam, graphs, quantise_graph(graphs["step"], keep_float(EXPORTED), feeds))

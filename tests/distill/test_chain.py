@@ -22,6 +22,7 @@ from distill.data.on_policy import expert_chunk
 from distill.data.reader import read_episodes
 from distill.data.windows import load_frames
 from distill.nano import Collector, NanoRecipe, make_nano
+from distill.quantise import student as quantised
 from distill.release import Calibration
 from distill.student import load_codec, load_wam
 from distill.train_codec import CodecTraining, train_codec
@@ -192,7 +193,10 @@ def test_the_whole_chain_ends_in_a_bundle_that_a_robot_would_arm(
 ) -> None:
     monkeypatch.setattr(nano, "config_named", lambda name: EXPORTED)
     monkeypatch.setattr(nano, "generate", partial(generate, tasks=("reach",)))
-    monkeypatch.setattr(release, "export_graphs", lambda codec, wam: exported.graphs)
+    monkeypatch.setattr(release, "export_graphs", lambda codec, wam, way: exported.graphs)
+    passes = {name: exported.graphs[name] for name in ("text", "step")}
+    monkeypatch.setattr(quantised, "export_student", lambda wam, way: passes)
+    monkeypatch.setattr(quantised, "scan", lambda *_: [])  # two dozen sessions; it has a test of its own
     monkeypatch.setattr(lockstep, "MAX_EPISODE_NS", 200_000_000)
     started: list[list[str]] = []
     monkeypatch.setattr(Collector, "start", lambda self: started.append(self._arguments))

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
-from distill.export import keep_float, model_sizes
+from distill.export import model_sizes
 from distill.models.config import config_named
 from distill.models.wam import WorldActionTransformer
+from distill.quantise.keep import keep_float
 from edge_wam.bundle import graph_contract
 from edge_wam.engines import open_engine
 from edge_wam.engines.onnx_graph import graph_io, parse_graph
