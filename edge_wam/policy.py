@@ -218,7 +218,8 @@ class Policy:
     def _imagined(self) -> F32:
         """Imagined latents [F, tokens, channels]; F is 0 for an action-only bundle."""
         if "video" in self._buffers:
-            return self._buffers["video"][0].copy()
+            imagined: F32 = self._buffers["video"][0].copy()
+            return imagined
         return np.zeros((0, self._model.tokens_per_frame, self._model.channels), np.float32)
 
     def step_inputs(self) -> dict[str, Array]:
