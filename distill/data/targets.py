@@ -89,6 +89,9 @@ def build_targets(
             something else than the specification says, or a number that is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if _complete(folder, spec):  # needs no writer: several processes may come here at once
+        report(spec.samples, spec.samples)
+        return Targets(folder, spec)
     with _alone(folder):
         manifest = _begun(folder, spec, rebuild)
         ranges = list(spec.shards())
@@ -210,6 +213,14 @@ def _read(folder: Path) -> Manifest:
 
 def _write(folder: Path, manifest: Manifest) -> None:
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+
+
+def _complete(folder: Path, spec: Spec) -> bool:
+    """Are all shards of just these targets there?"""
+    if not (folder / MANIFEST).exists():
+        return False
+    manifest = _read(folder)
+    return manifest.spec == spec and len(manifest.shards) == len(list(spec.shards()))
 
 
 def _same(folder: Path, found: Spec, wanted: Spec) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from distill.data import canvases
 from distill.data.canvases import Canvases, Clip, canvas_of
 from distill.data.frames import Frames, load_frames
 from distill.data.latents import cached_latents
-from distill.data.mixture import Part, load_mixture
+from distill.data.mixture import Part, load_mixture, mixture_hash, placed
 from distill.data.reader import open_dataset, read_episodes
 from distill.data.sources import OpenSource, Source, sources_hash
 from distill.data.windows import Windows, encode_frames, join, make_windows
@@ -362,7 +363,8 @@ def test_a_mixture_counts_each_part_as_often_as_it_says(made: dict[str, Path], t
     ]  # fmt: skip
     asked: list[int] = []
 
-    def encode(frames: Frames) -> torch.Tensor:
+    def encode(frames: Frames, sources: Sequence[Source], robot: Embodiment) -> torch.Tensor:
+        assert robot.dof == frames.action.shape[1] and {s.root for s in sources} <= {made["v2"], made["v3"]}
         asked.append(len(frames))
         return torch.arange(len(frames))[:, None, None].float()
 
@@ -371,6 +373,11 @@ def test_a_mixture_counts_each_part_as_often_as_it_says(made: dict[str, Path], t
     widths = [int(both.action_mask[torch.tensor([k * N])][0, 0].sum()) for k in range(5)]
     assert widths == [4, 4, 3, 3, 3]
     assert len(load_mixture(parts[:1], SMALL, TINY, encode)) == N
+    again = [part.model_copy(update={"root": part.root.name, "robot": part.robot and Path(part.robot.name)})
+             for part in parts]  # fmt: skip
+    assert list(placed([Path("v2"), *again[1:]], made["v2"].parent, tmp_path)) == parts
+    hashes = {mixture_hash(p, SMALL) for p in (parts, parts[:2], parts[1::-1], [parts[0], parts[1], parts[0]])}
+    assert len(hashes) == 4 and mixture_hash(parts, SMALL) in hashes
     data["canvas_height"] = 128
     save()
     with pytest.raises(ConfigError, match=r"robot 'slow' has a canvas of 128x128\n  expected: 128x64"):
