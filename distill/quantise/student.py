@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distill.export import Way, export_student, step_arguments
 from distill.models.wam import WorldActionTransformer
+from distill.quantise.fake import scales_of
 from distill.quantise.graph import PERCENTILE, Feed, Levels, clipping, insert_qdq, observe, quantisable, run_feeds
 from distill.quantise.keep import edge_blocks, keep_float
 from distill.quantise.sensitivity import (
@@ -65,6 +66,7 @@ class Quantised:
         twins: the passes in float32, smoothed alike.
         costs: the sensitivity scan, dearest first; ``back``: groups that it put back to float.
         action_error: of the INT8 chain, as in :class:`distill.quantise.sensitivity.Cost`.
+        scales: activation scale of every layer of the first pass that became INT8, by the layer's name.
     """
 
     graphs: Mapping[str, onnx.ModelProto]
@@ -73,6 +75,7 @@ class Quantised:
     costs: Sequence[Cost]
     back: Sequence[str]
     action_error: float
+    scales: Mapping[str, float]
 
     def facts(self) -> dict[str, Any]:
         """For the card and the journal."""
@@ -142,7 +145,8 @@ def quantise_student(
     made = {
         name: insert_qdq(graph, left_to_quantise(graph, keep, back), clip[name]) for name, graph in passes.items()
     }
-    return Quantised({**graphs, **made}, passes, smoothed, costs, back, error)
+    scales = scales_of(left_to_quantise(passes["step"], keep, back), clip["step"])
+    return Quantised({**graphs, **made}, passes, smoothed, costs, back, error, scales)
 
 
 @torch.no_grad()
