@@ -10,8 +10,9 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distill.data.on_policy import TorchStudent, collect
+from distill.data.on_policy import collect
 from distill.models.config import StudentConfig
+from distill.planner import TorchPlanner
 from distill.student import load_codec, load_wam
 from edge_wam.embodiment import Embodiment
 from edge_wam.errors import ConfigError
@@ -58,7 +59,7 @@ def next_round(out: Path, tag: str) -> int:
 def collect_rounds(
     run: Path, out: Path, config: StudentConfig, embodiment: Embodiment, *, tag: str, first_seed: int, episodes: int,
     rounds: int, tasks: Sequence[str], report: Callable[[int, int, str], None],
-    going: Callable[[], bool] = lambda: True,
+    going: Callable[[], bool] = lambda: True, passes: int = 1, replan_knots: int = 1,
 ) -> None:  # fmt: skip
     """Write datasets ``out/TAG-NNN`` until there are ``rounds`` of them; each takes the weights that are newest then.
 
@@ -67,6 +68,7 @@ def collect_rounds(
         first_seed: round k takes the seeds from ``first_seed + k * episodes`` on.
         report: called after every round with its number, ``rounds`` and what came of it.
         going: asked before every round; False ends it.
+        passes, replan_knots: how the student acts: passes over the transformer for a chunk, knots between two chunks.
 
     Raises:
         ConfigError: no weights yet, or seeds that belong to the evaluation.
@@ -85,7 +87,7 @@ def collect_rounds(
             if not going():
                 break
             wam, step = load_wam(run, config)
-            student = TorchStudent(codec, wam, embodiment, first_seed + number)
+            planner = TorchPlanner(codec, wam, embodiment, passes=passes, noise_seed=first_seed + number)
             frames: list[int] = []
 
             def episode(task: str, succeeded: bool, length: int, frames: list[int] = frames) -> None:
@@ -93,7 +95,7 @@ def collect_rounds(
                 frames.append(length)
 
             collect(
-                out / f"{tag}-{number:03d}", student, embodiment, episodes=episodes,
+                out / f"{tag}-{number:03d}", planner, embodiment, episodes=episodes, replan_knots=replan_knots,
                 first_seed=first_seed + number * episodes, weights=success.weights, worlds=worlds, report=episode,
             )  # fmt: skip
             success.save()
