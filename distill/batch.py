@@ -14,6 +14,7 @@ from typing import Annotated, Self
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -99,46 +100,74 @@ def generator(seed: int, step: int) -> np.random.Generator:
     return np.random.default_rng([seed, step])
 
 
-def gather(
-    drawn: Sequence[tuple[int, Windows, Tensor]], tokens: Mapping[str, Tensor], rng: np.random.Generator
-) -> Batch:
-    """The samples ``drawn``: (number of the source, its windows, indices). An instruction is said one of its ways.
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Which samples: number of the source, index in it, and in which way its instruction is said (0..1). Each [B]."""
+
+    source: NDArray[np.int64]
+    index: NDArray[np.int64]
+    way: NDArray[np.float64]
+
+    def rows(self, which: slice) -> Drawn:
+        return Drawn(self.source[which], self.index[which], self.way[which])
+
+
+def gather(drawn: Drawn, sources: Sequence[Windows], tokens: Mapping[str, Tensor]) -> Batch:
+    """The samples ``drawn``, in their order.
 
     Args:
         tokens: all ways of saying each task [ways, Lt], by the task's name in the windows.
     """
     parts: dict[str, list[Tensor]] = {}
-    for source, w, i in drawn:
+    order = []
+    for source in np.unique(drawn.source):
+        w, at = sources[source], np.flatnonzero(drawn.source == source)
+        order.append(at)
+        i = torch.from_numpy(drawn.index[at])
         context = torch.cat([w.past[i], i[:, None]], 1)
+        ways = [tokens[w.tasks[int(k)]] for k in w.task[i]]
         rows = {
             "latents": w.latent[context].float(), "states": w.state[context], "past_mask": w.past_mask[i],
             "action": w.action[i], "action_mask": w.action_mask[i], "video": w.latent[w.future[i]].float(),
-            "video_mask": w.future_mask[i], "source": torch.full_like(i, source), "index": i,
-            "tokens": torch.stack(
-                [(t := tokens[w.tasks[int(k)]])[int(rng.integers(0, len(t)))] for k in w.task[i]]
-            ),
+            "video_mask": w.future_mask[i], "source": torch.full_like(i, int(source)), "index": i,
+            "tokens": torch.stack([t[int(u * len(t))] for t, u in zip(ways, drawn.way[at], strict=True)]),
         }  # fmt: skip
         for key, value in rows.items():
             parts.setdefault(key, []).append(value)
-    return Batch(**{key: torch.cat(values) for key, values in parts.items()})
+    back = torch.from_numpy(np.argsort(np.concatenate(order)))
+    return Batch(**{key: torch.cat(values)[back] for key, values in parts.items()})
 
 
-def normal(like: Tensor, rng: np.random.Generator) -> Tensor:
-    """Standard normal numbers, float32, of the shape of ``like``."""
-    return torch.from_numpy(rng.standard_normal(tuple(like.shape), np.float32))
+def normal(like: Tensor, rng: np.random.Generator, rows: slice | None = None, batch: int | None = None) -> Tensor:
+    """Standard normal numbers, float32, of the shape of ``like``, one stream for each sample of the global batch.
+
+    Args:
+        rows, batch: ``like`` is this part of a global batch of that size; a process makes its own numbers alone.
+    """
+    keys = rng.integers(0, 2**63, len(like) if batch is None else batch)
+    shape = tuple(like.shape[1:])
+    own = [np.random.default_rng(key).standard_normal(shape, np.float32) for key in keys[rows or slice(None)]]
+    return torch.from_numpy(np.stack(own))
 
 
-def draw_noise(batch: Batch, rng: np.random.Generator, levels: NoiseLevels | None = None) -> Noise:
-    """Noise and levels for a batch on the CPU. A knot without label is never committed."""
-    drawn = levels or NoiseLevels()
-    b, horizon = batch.action.shape[:2]
-    sigma_action = np.where(rng.random(b) < drawn.action_at_one, 1.0, rng.random(b))
-    sigma_video = np.where(rng.random(b) < drawn.video_at_one, 1.0, rng.beta(drawn.video_beta, 1.0, b))
-    count = np.where(rng.random(b) < drawn.committed, rng.integers(1, drawn.committed_most + 1, b), 0)
+def draw_noise(
+    batch: Batch, rng: np.random.Generator, levels: NoiseLevels | None = None, rows: slice | None = None,
+    size: int | None = None,
+) -> Noise:  # fmt: skip
+    """Noise and levels for a batch, on the CPU. A knot without label is never committed.
+
+    Args:
+        rows, size: ``batch`` is this part of a global batch of that size.
+    """
+    drawn, part = levels or NoiseLevels(), rows or slice(None)
+    b, horizon = len(batch) if size is None else size, batch.action.shape[1]
+    sigma_action = np.where(rng.random(b) < drawn.action_at_one, 1.0, rng.random(b))[part]
+    sigma_video = np.where(rng.random(b) < drawn.video_at_one, 1.0, rng.beta(drawn.video_beta, 1.0, b))[part]
+    count = np.where(rng.random(b) < drawn.committed, rng.integers(1, drawn.committed_most + 1, b), 0)[part]
     committed = torch.from_numpy((np.arange(horizon) < count[:, None]).astype(np.float32))
     return Noise(
         torch.from_numpy(sigma_video.astype(np.float32)), torch.from_numpy(sigma_action.astype(np.float32)),
-        normal(batch.video, rng), normal(batch.action, rng), committed * batch.action_mask[..., 0],
+        normal(batch.video, rng, part, b), normal(batch.action, rng, part, b), committed * batch.action_mask[..., 0],
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,21 @@ from edge_wam.errors import ConfigError
 
 def save_checkpoint(path: Path, parts: dict[str, Any], step: int) -> None:
     """Write the state of every part and the step reached."""
+    save_tensors(path, {name: part.state_dict() for name, part in parts.items()}, step)
+
+
+def save_tensors(path: Path, states: dict[str, Any], step: int) -> None:
+    """Write states of tensors by the name of their part, and the step reached."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, partial)
-    partial.rename(path)
+    try:
+        torch.save({"step": step, **states}, partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except (OSError, RuntimeError) as error:  # torch's own writer says a full disk by RuntimeError
+        partial.unlink(missing_ok=True)
+        raise ConfigError(f"{path} could not be written: {error}", remedy="make room and start again") from error
 
 
 def load_checkpoint(path: Path, parts: dict[str, Any]) -> int:

@@ -22,7 +22,7 @@ def load_codec(run: Path, config: StudentConfig) -> FrameCodec:
     """
     codec = FrameCodec(config)
     if not load_checkpoint(run / CODEC_FILE, {"codec": codec}):
-        raise ConfigError(f"{run / CODEC_FILE} does not exist", remedy="train it first: python -m distill codec")
+        raise ConfigError(f"{run / CODEC_FILE} does not exist", remedy="train it first: edge-wam distill codec")
     return codec.eval()
 
 
@@ -35,6 +35,6 @@ def load_wam(run: Path, config: StudentConfig) -> tuple[WorldActionTransformer, 
     wam = WorldActionTransformer(config)
     step = load_checkpoint(run / WAM_FILE, {"wam": wam})
     if not step:
-        raise ConfigError(f"{run / WAM_FILE} does not exist", remedy="train it first: python -m distill train")
+        raise ConfigError(f"{run / WAM_FILE} does not exist", remedy="train it first: edge-wam distill pretrain")
     wam.eval()
     return wam, step

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge_wam.cli import benching, bundle, firmware, hil, serving
+from edge_wam.cli import benching, bundle, elsewhere, firmware, hil, serving
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +21,7 @@ app.add_typer(bundle.app, name="bundle")
 app.add_typer(firmware.app, name="firmware")
 app.add_typer(hil.app, name="hil")
 app.add_typer(benching.app, name="bench", short_help="Measure latency on this machine.")
+elsewhere.add_commands(app)
 app.command(name="serve", short_help="Answer openpi and DreamZero clients from a bundle.")(serving.serve)
 
 Config = Annotated[

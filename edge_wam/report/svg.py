@@ -135,8 +135,9 @@ def line_chart(
     marks: Sequence[float] = (),
     faint: Sequence[tuple[F64, F64]] = (),
     levels: Sequence[tuple[float, str]] = (),
+    x_unit: str = " s",
 ) -> str:
-    """Curves over time (s).
+    """Curves over time (s), or over whatever ``x_unit`` says.
 
     Args:
         bands: shaded stretches behind everything.
@@ -156,7 +157,7 @@ def line_chart(
             f'<rect class="band {band.css}" x="{a:.1f}" y="{_TOP}" width="{max(b - a, 1):.1f}" '
             f'height="{height - _TOP - _BOTTOM}"><title>{escape(band.label)}</title></rect>'
         )
-    body += frame.grid(" s")
+    body += frame.grid(x_unit)
     for value, name in levels:
         if frame.y_low <= value <= frame.y_high:
             y = frame.py(value)

@@ -18,6 +18,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_diary_of_checkpoints() -> None:
+    """A line for every tensor, which pytest would keep: as long as a training of the tests itself."""
+    logging.getLogger("c10d-NullHandler-dcp_logger").setLevel(logging.ERROR)
+
+
 @pytest.fixture(scope="session")
 def exported() -> Exported:
     codec, wam = make_student(EXPORTED)

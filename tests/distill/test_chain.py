@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,24 +12,25 @@ import numpy as np
 import pytest
 import torch
 
-from distill import cli, collector, nano, release, train_wam
-from distill.batch import Batch
+from distill import collector, commands, release
 from distill.calibration import Reservoir
 from distill.checkpoint import save_checkpoint
 from distill.collector import SuccessRates, collect_rounds, next_round
 from distill.data import on_policy
 from distill.data.expert import EFFORT, Expert, advance
 from distill.data.generate import KNOTS, generate
+from distill.data.mixture import Part
 from distill.data.on_policy import expert_chunk
 from distill.data.reader import read_episodes
-from distill.data.windows import load_frames
-from distill.nano import Collector, NanoRecipe, make_nano
+from distill.parallel import Place
 from distill.quantise import student as quantised
-from distill.release import Calibration
+from distill.run import Run
+from distill.stages import STAGES, codec, pretrain
+from distill.stages import release as release_stage
+from distill.stages.frame import Context, read_recipe, run_stage
+from distill.stages.pretrain import Collector
 from distill.student import load_codec, load_wam
-from distill.train_codec import CodecTraining, train_codec
-from distill.train_wam import WamTraining
-from edge_wam.bundle import TrustStore, demo_private_key, open_bundle
+from edge_wam.bundle import TrustStore, open_bundle
 from edge_wam.errors import ConfigError
 from edge_wam.policy import Policy
 from edge_wam.sim import lockstep
@@ -36,29 +39,81 @@ from tests.distill.tiny import EXPORTED, ROBOT, ROBOT_FILE, Exported
 
 pytestmark = pytest.mark.timeout(900)
 KNOT_STEPS = ROBOT.chunk_dt_ms * 1_000_000 // PHYSICS_STEP_NS
+RECIPES = Path(codec.__file__).parents[1] / "recipes"
+TINY_RECIPE = f"""
+size = "nano"
+robot = "{ROBOT_FILE}"
+[demonstrations]
+per_task = 1
+tasks = ["reach", "window-open"]
+[codec]
+data = ["demonstrations-0"]
+training = {{ steps = 2, batch = 4 }}
+[pretrain]
+data = ["demonstrations-0"]
+on_policy = "on-policy"
+collect = {{ from_step = 2 }}
+training = {{ steps = 2, batch = 4, curve_every = 1 }}
+[release]
+name = "tiny"
+episodes = 1
+feeds = 12
+"""
 
 
 def _silent(*_: object) -> None:
     pass
 
 
-@pytest.fixture(scope="module")
-def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One demonstration each of two tasks."""
-    root = tmp_path_factory.mktemp("data") / "demonstrations"
-    generate(root, ROBOT, per_task=1, seed=0, tasks=("reach", "window-open"))
-    return root
+@pytest.fixture(autouse=True, scope="module")
+def _tiny() -> Iterator[None]:
+    """Every stage takes the smallest student that can be exported."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (codec, pretrain, release_stage):
+            patch.setattr(module, "config_named", lambda name: EXPORTED)
+        yield
+
+
+@dataclass
+class Chain:
+    """A chain in its work folder. ``said``: the stages that reported something; ``started``: calls of the collector."""
+
+    recipe: Path
+    work: Path
+    said: list[str]
+    started: list[list[str]]
+
+    def run(self, *only: str) -> None:
+        context = Context(
+            self.work, self.recipe.parent, Place(), lambda stage, done, total, remark: self.said.append(stage)
+        )  # fmt: skip
+        for name, config in read_recipe(self.recipe).items():
+            if not only or name in only:
+                run_stage(name, config, context)
 
 
 @pytest.fixture(scope="module")
-def run(demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder after two steps of codec and two of transformer."""
-    out = tmp_path_factory.mktemp("run")
-    frames = load_frames([demonstrations], ROBOT)
-    codec = train_codec(frames, EXPORTED, CodecTraining(steps=2, batch=4), out, _silent)
-    train_wam.train_wam([demonstrations], out / "none", codec, EXPORTED, ROBOT, WamTraining(steps=2, batch=4), out,
-                        _silent)  # fmt: skip
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """A chain that has run all that is trained: two steps of codec and two of transformer."""
+    work = tmp_path_factory.mktemp("work")
+    (work / "tiny.toml").write_text(TINY_RECIPE)
+    out = Chain(work / "tiny.toml", work, [], [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Collector, "start", lambda self: out.started.append(self._arguments))
+        out.run("demonstrations", "codec", "pretrain")
     return out
+
+
+@pytest.fixture
+def demonstrations(chain: Chain) -> Path:
+    """One demonstration each of two tasks."""
+    return chain.work / "demonstrations-0"
+
+
+@pytest.fixture
+def run(chain: Chain) -> Path:
+    """The run directory with codec and transformer."""
+    return chain.work / "pretrain"
 
 
 def test_demonstrations_succeed_within_the_robots_limits(demonstrations: Path) -> None:
@@ -101,22 +156,22 @@ def test_a_label_is_what_the_expert_then_does() -> None:
     np.testing.assert_allclose(label[:, :3], np.array(done)[:, :3], atol=5e-3)
 
 
-def test_training_writes_what_the_next_stage_reads(run: Path) -> None:
+def test_training_writes_what_the_next_stage_reads(chain: Chain, run: Path) -> None:
     assert load_wam(run, EXPORTED)[1] == 2
     codec = load_codec(run, EXPORTED)
     assert not codec.training and torch.isfinite(codec.std).all() and not torch.equal(codec.std, torch.ones(1, 4, 1, 1))
-    assert (run / "codec.csv").read_text().startswith("step,image,probe")
+    curves = (chain.work / "codec" / "curves.csv").read_text()
+    assert curves.startswith("step,total,image,probe,objects_mm,gradient") and len(curves.splitlines()) == 2
+    assert len(chain.started) == 1 and str(run) in chain.started[0], "the collector watches this run"
     with pytest.raises(ConfigError, match="does not exist"):
         load_wam(run / "elsewhere", EXPORTED)
     with pytest.raises(ConfigError, match="does not exist"):
         load_codec(run / "elsewhere", EXPORTED)
 
 
-def test_training_goes_on_and_takes_in_what_collectors_wrote(
-    run: Path, demonstrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_training_takes_in_what_collectors_wrote(
+    chain: Chain, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("wam-training.pt", "codec.pt"):
-        (tmp_path / name).write_bytes((run / name).read_bytes())
     rounds = tmp_path / "on-policy"
     monkeypatch.setattr(on_policy, "EPISODE_CAP_NS", 300_000_000)
     collect_rounds(run, rounds, EXPORTED, ROBOT, tag="a", first_seed=30_000, episodes=1, rounds=1,
@@ -128,22 +183,14 @@ def test_training_goes_on_and_takes_in_what_collectors_wrote(
     reach = np.abs(v["expert_chunk"][:, :3] - v["observation.state"][:, 4:7])
     assert reach.max() <= 0.05 * ROBOT.vector("velocity_max")[0] + 1e-3, "the first label is one knot away"
 
-    seen: list[int] = []
-    real = train_wam.losses
-
-    def counted(model: object, batch: Batch, *rest: object) -> dict[str, torch.Tensor]:
-        seen.append(len(batch))
-        return real(model, batch, *rest)  # type: ignore[arg-type]
-
-    samplers: list[train_wam.Sampler] = []
-    plain = train_wam.Sampler
-    monkeypatch.setattr(train_wam, "losses", counted)
-    monkeypatch.setattr(train_wam, "Sampler", lambda *a: samplers.append(plain(*a)) or samplers[-1])
-    train_wam.train_wam([demonstrations], rounds, load_codec(tmp_path, EXPORTED), EXPORTED, ROBOT,
-                        WamTraining(steps=5, batch=4), tmp_path, _silent)  # fmt: skip
-    assert seen == [4, 4, 4], "from step 2 to step 5"
-    assert load_wam(tmp_path, EXPORTED)[1] == 5
-    assert [len(w) for w in samplers[0].sources[1:]] == [6], "the collected frames take part at once"
+    config = read_recipe(chain.recipe)["pretrain"].model_copy(
+        update={"codec": chain.work / "codec", "data": (Part(root=chain.work / "demonstrations-0"),), "collect": None}
+    )
+    remarks: list[str] = []
+    context = Context(tmp_path, tmp_path, Place(), lambda stage, done, total, remark: remarks.append(remark))
+    run_stage("pretrain", config, context)
+    assert [note["step"] for note in Run(tmp_path / "pretrain").notes("taken in")] == [0]
+    assert remarks and all(remark.endswith("on-policy frames 6") for remark in remarks), "they take part at once"
 
 
 def test_a_restarted_collector_goes_on_with_its_rounds_and_rates(
@@ -189,44 +236,52 @@ def test_a_sample_of_a_stream_is_uniform() -> None:
 
 
 def test_the_whole_chain_ends_in_a_bundle_that_a_robot_would_arm(
-    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chain: Chain, exported: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nano, "config_named", lambda name: EXPORTED)
-    monkeypatch.setattr(nano, "generate", partial(generate, tasks=("reach",)))
     monkeypatch.setattr(release, "export_graphs", lambda codec, wam, way: exported.graphs)
     passes = {name: exported.graphs[name] for name in ("text", "step")}
     monkeypatch.setattr(quantised, "export_student", lambda wam, way: passes)
     monkeypatch.setattr(quantised, "scan", lambda *_: [])  # two dozen sessions; it has a test of its own
     monkeypatch.setattr(lockstep, "MAX_EPISODE_NS", 200_000_000)
-    started: list[list[str]] = []
-    monkeypatch.setattr(Collector, "start", lambda self: started.append(self._arguments))
-    recipe = NanoRecipe(
-        extra=(),
-        first_seeds=(0,), per_task=1, codec=CodecTraining(steps=2, batch=4), wam=WamTraining(steps=25, batch=2),
-        collect_from_step=25, calibration=Calibration(episodes=1, feeds=12),
-    )  # fmt: skip
-    said: list[str] = []
-
-    def chain() -> str:
-        said.clear()
-        return make_nano(
-            tmp_path / "work", tmp_path / "tiny.wam", robot_file=ROBOT_FILE, key=demo_private_key(), recipe=recipe,
-            report=lambda stage, done, total, remark: said.append(stage),
-        )  # fmt: skip
-
-    model_hash = chain()
-    assert set(said) == {"demonstrations-0", "codec", "transformer", "calibration"}
-    assert len(started) == 1 and "--run" in started[0]
-    bundle = open_bundle(tmp_path / "tiny.wam", trust=TrustStore(allow_demo_key=True), embodiment=ROBOT)
-    assert bundle.model_hash == model_hash and bundle.manifest.name == "tiny"
+    monkeypatch.setattr(Collector, "start", lambda self: pytest.fail("the training is over"))
+    assert set(chain.said) == {"demonstrations-0", "codec", "pretrain"}
+    chain.said.clear()
+    chain.run()
+    assert set(chain.said) == {"release"}, "what was done is not done again"
+    bundle = open_bundle(chain.work / "tiny.wam", trust=TrustStore(allow_demo_key=True), embodiment=ROBOT)
+    assert bundle.manifest.name == "tiny"
     precisions = {name: graph.precision for name, graph in bundle.manifest.graphs.items()}
     assert precisions == {"text": "float32", "encode": "float32", "decode": "float32", "step": "int8"}
-    policy = Policy(bundle)
-    assert policy.verify_golden().exact
-    card = json.loads((tmp_path / "tiny.wam" / "card.json").read_text())
-    assert card["training_steps"] == 25 and card["recipe"]["per_task"] == 1
-    chain()
-    assert set(said) == {"calibration"}, "what was done is not done again"
+    assert Policy(bundle).verify_golden().exact
+    card = json.loads((chain.work / "tiny.wam" / "card.json").read_text())
+    assert card["training_steps"] == 2 and card["recipe"]["student"]["training"]["batch"] == 4
+
+
+def test_the_recipes_that_are_shipped_are_read(tmp_path: Path) -> None:
+    recipes = sorted(RECIPES.glob("*.toml"))
+    assert recipes
+    for recipe in recipes:
+        configs = read_recipe(recipe)
+        assert set(configs) <= set(STAGES)
+        assert all((recipe.parent / config.robot).exists() for config in configs.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[pretran]\n", "unknown stage 'pretran' (did you mean 'pretrain'?)"),
+        ('robot = "r"\n[codec]\ndata = []\nsteps = 3\n', "codec.steps: Extra inputs are not permitted"),
+        ('robot = "r"\n[codec]\ndata = []\ntraining = { batc = 3 }\n', "codec.training.batc"),
+        ('robot = "r"\nsise = "nano"\n[codec]\ndata = []\n', "unknown key 'sise' (did you mean 'size'?)"),
+        ("[codec]\ndata = []\n", "codec.robot: Field required"),
+        ("[codec\n", "cannot be read"),
+    ],
+)
+def test_a_recipe_is_refused_by_the_key_that_is_wrong(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        read_recipe(tmp_path / "r.toml")
+    assert words in str(refused.value)
 
 
 def test_the_collectors_process_is_started_once_and_ended(tmp_path: Path) -> None:
@@ -237,7 +292,7 @@ def test_the_collectors_process_is_started_once_and_ended(tmp_path: Path) -> Non
     process.start()
     assert process._process is first, "one at a time"
     assert first.wait(timeout=120) == 0
-    assert "--attended" in (tmp_path / "log").read_text()
+    assert "--attended" in (tmp_path / "log").read_text(), "it understood what it was told"
     process.start()
     assert process._process is not first, "a dead one is replaced"
     process.stop()
@@ -245,16 +300,25 @@ def test_the_collectors_process_is_started_once_and_ended(tmp_path: Path) -> Non
 
 
 def test_commands_refuse_by_name_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, work = tmp_path / "tiny.toml", str(tmp_path / "work")
+    recipe.write_text(TINY_RECIPE)
     save_checkpoint(tmp_path / "codec.pt", {}, 1)
+    here = ["--config", str(recipe), "--work", work]
     for arguments, words in (
         (["generate", "--out", str(tmp_path / "d"), "--task", "rech"], "reach"),
-        (["codec", "--data", str(tmp_path / "none"), "--run", str(tmp_path)], "is no LeRobot dataset"),
-        (["train", "--data", "x", "--run", str(tmp_path / "none"), "--on-policy", "y"], "codec.pt does not exist"),
+        (["codec", *here], "is no LeRobot dataset"),
+        (["pretrain", *here], "does not exist remedy: train it first: edge-wam distill codec"),
+        (["all", *here, "--device", "tpu"], "device 'tpu'"),
+        (["all", "--config", str(tmp_path / "none.toml")], "expected: a recipe in TOML"),
         (["export", "--run", str(tmp_path), "--out", str(tmp_path / "x.zip")], "ends in .wam"),
         (["collect", "--run", str(tmp_path), "--out", str(tmp_path), "--seed", "99999"], "seeds below 100000"),
         (["export", "--run", str(tmp_path), "--out", "x.wam", "--size", "nan"], "nano"),
     ):
         with pytest.raises(SystemExit) as ended:
-            cli.main(arguments)
+            commands.main(arguments)
         assert ended.value.code == 2, arguments
         assert words in " ".join(capsys.readouterr().err.split()), arguments
+    recipe.write_text(TINY_RECIPE[: TINY_RECIPE.index("[release]")])
+    with pytest.raises(SystemExit) as ended:
+        commands.main(["release", *here])
+    assert ended.value.code == 2 and "has no table [release]" in " ".join(capsys.readouterr().err.split())

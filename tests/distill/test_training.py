@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from distill import checkpoint
-from distill.batch import Batch, draw_noise, masked_mean
+from distill.batch import Batch, draw_noise, generator, masked_mean
 from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.curves import Curves
-from distill.data.windows import Windows
-from distill.train_wam import Ema, Sampler, WamTraining, instruction_tokens
+from distill.feed import choose, instruction_tokens
+from distill.trainer import Training
 from edge_wam.errors import ConfigError
 from edge_wam.sim.world import TASKS
 
@@ -51,23 +51,28 @@ def test_committed_knots_are_a_prefix_of_real_knots() -> None:
 
 
 def test_half_of_a_batch_is_on_policy_once_there_is_some() -> None:
-    def windows(n: int) -> Windows:
-        nothing = torch.zeros(n, 1)
-        return Windows(*([nothing] * 9), tasks=[])
-
-    sampler = Sampler(windows(100), 0)
-    ((number, only, index),) = sampler.draw(64)
-    assert number == 0 and only is sampler.sources[0] and len(index) == 64 and index.max() < 100
-    sampler.sources += [windows(10), windows(30)]
+    rng = np.random.default_rng(0)
+    only = choose([100], 64, rng)
+    assert (only.source == 0).all() and len(only.index) == 64 and only.index.max() < 100
     sizes = np.zeros(3)
     for _ in range(50):
-        drawn = sampler.draw(64)
-        assert sum(len(i) for _, _, i in drawn) == 64
-        for k, w, i in drawn:
-            sizes[k] += len(i)
-            assert w is sampler.sources[k] and i.max() < len(w)
+        drawn = choose([100, 10, 30], 64, rng)
+        assert len(drawn.source) == len(drawn.index) == len(drawn.way) == 64
+        assert (drawn.index < np.array([100, 10, 30])[drawn.source]).all()
+        sizes += np.bincount(drawn.source, minlength=3)
+        assert 0 < (drawn.source[:32] == 0).sum() < 32, "every process has some of each"
     assert sizes[0] == 50 * 32
     assert 0.6 < sizes[2] / sizes[1:].sum() < 0.9, "in proportion to their frames"
+
+
+def test_a_process_draws_its_part_of_the_global_batch() -> None:
+    whole, rows = _batch(8), slice(2, 6)
+    every = draw_noise(whole, generator(3, 5))
+    part = draw_noise(whole.rows(rows), generator(3, 5), rows=rows, size=8)
+    for name in ("sigma_video", "sigma_action", "video", "action", "committed"):
+        assert torch.equal(getattr(every, name)[rows], getattr(part, name)), name
+    assert not torch.equal(every.video, draw_noise(whole, generator(3, 6)).video)
+    assert not torch.equal(every.video[0], every.video[1])
 
 
 def test_a_mean_counts_what_is_weighted_and_is_zero_where_nothing_is() -> None:
@@ -92,7 +97,7 @@ def test_every_way_of_saying_a_task_can_be_tokenised() -> None:
 
 
 def test_the_learning_rate_warms_up_and_cools_down() -> None:
-    t = WamTraining(steps=1000, warmup=100, cooldown=0.3, learning_rate=1.0)
+    t = Training(steps=1000, warmup=100, cooldown=0.3, learning_rate=1.0)
     rates = [t.rate(step) for step in range(1000)]
     assert rates[0] == pytest.approx(0.01) and rates[99] == rates[500] == 1.0
     assert rates[-1] == pytest.approx(0.02, abs=0.01) and min(rates) > 0
@@ -130,7 +135,7 @@ def test_a_broken_save_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypat
         raise OSError("no space left")
 
     monkeypatch.setattr(checkpoint.torch, "save", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(ConfigError, match="no space"):
         save_checkpoint(tmp_path / "a.pt", {"model": model}, 2)
     monkeypatch.undo()
     assert load_checkpoint(tmp_path / "a.pt", {"model": model}) == 1
@@ -149,22 +154,16 @@ def test_a_checkpoint_cannot_carry_code(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "a.pt", {"model": torch.nn.Linear(1, 1)})
 
 
-def test_the_average_follows_slowly_and_starts_at_the_model() -> None:
-    model = torch.nn.Linear(1, 1, bias=False)
-    ema = Ema(model, 0.9)
-    assert torch.equal(ema.model.weight, model.weight)
-    before = ema.model.weight.clone()
-    with torch.no_grad():
-        model.weight += 1.0
-    ema.update(model, 10_000)
-    torch.testing.assert_close(ema.model.weight, before + 0.1)
-
-
 def test_curves_go_on_without_a_second_header(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "c.csv"
-    Curves(path, ("step", "loss")).add(1, 0.5)
-    Curves(path, ("step", "loss")).add(2, 0.25)
-    assert path.read_text() == "step,loss\n1,0.5\n2,0.25\n"
-    with pytest.raises(ValueError, match="3 values"):
-        Curves(path, ("step", "loss")).add(1, 2, 3)
-    assert len(path.read_text().splitlines()) == 3
+    third = float(np.float32(1 / 3))
+    Curves(path).add(1, {"loss": 0.5})
+    Curves(path).add(2, {"loss": third})
+    assert Curves(path).rows() == (["step", "loss"], [[1.0, 0.5], [2.0, pytest.approx(third, abs=1e-9)]])
+    assert np.float32(Curves(path).rows()[1][1][1]) == np.float32(third), "a float32 comes back to the bit"
+    with pytest.raises(ConfigError, match="has the curves step, loss"):
+        Curves(path).add(3, {"loss": 1.0, "more": 2.0})
+    with path.open("a") as file:
+        file.write("3,0.1")
+    assert Curves(path).rewind(1) == 2, "a line that a kill cut short is none"
+    assert path.read_text() == "step,loss\n1,0.5\n"

@@ -1,25 +1,29 @@
-"""``python -m distill``: every stage by itself, or ``nano`` for all of them. Each goes on where it was stopped.
+"""``edge-wam distill``: every stage of a recipe by itself, or all of them, and what stands beside the chain.
 
-Exit codes: 0 done; 2 refused (bad input; what was wrong and what to do is on stderr).
+Every stage goes on where it was stopped. Under torchrun the training stages run in all its processes.
+Exit codes: 0 done; 1 stopped before the end (the state is saved); 2 refused (what was wrong is on stderr).
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from distill.stages import STAGES
 from edge_wam.errors import EdgeWamError
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False,
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Make a student: demonstrations, codec, transformer, on-policy rounds, INT8 bundle.",
 )  # fmt: skip
 ERR = Console(stderr=True, highlight=False)
@@ -27,24 +31,35 @@ Update = Callable[[str, int, int, str], None]
 
 Robot = Annotated[Path, typer.Option(help="Robot file with the statistics for normalisation.")]
 Size = Annotated[str, typer.Option(help="Size of the student (distill/models/config.py).")]
-Data = Annotated[list[Path], typer.Option("--data", help="A dataset folder; may be repeated.")]
-Run = Annotated[Path, typer.Option("--run", help="Folder of checkpoints and curves.")]
+Run = Annotated[Path, typer.Option("--run", help="Run directory of the student.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of PyTorch.")]
+Recipe = Annotated[
+    Path, typer.Option("--config", metavar="RECIPE.toml", help="Recipe with a table for each stage (distill/recipes).")
+]
+Work = Annotated[
+    Path | None, typer.Option(help="Folder for datasets and run directories. Default: runs/ and the recipe's name.")
+]
+Device = Annotated[str, typer.Option(help="cpu | cuda.")]
+Key = Annotated[
+    Path | None, typer.Option(help="Private key that signs. Without one the INSECURE demo key signs.")
+]
 DEFAULT_ROBOT = Path("robots/metaworld_sawyer.toml")
 
 
 @contextmanager
-def _progress() -> Iterator[Update]:
+def _progress(shown: bool = True) -> Iterator[Update]:
     """One bar per stage on stderr; without a terminal a line now and then (a log file is read by people too)."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         TextColumn("{task.fields[remark]}", markup=False),
     )  # fmt: skip
-    with Progress(*columns, console=ERR, disable=not ERR.is_terminal) as bars:
+    with Progress(*columns, console=ERR, disable=not (shown and ERR.is_terminal)) as bars:
         tasks = {}
         said: dict[str, int] = {}
 
         def update(stage: str, done: int, total: int, remark: str) -> None:
+            if not shown:
+                return
             if not ERR.is_terminal:
                 percent = 100 * done // max(1, total)
                 if said.get(stage) != percent:
@@ -62,6 +77,65 @@ def _use(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+@contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM end the training after the step that is being computed; a second one at once."""
+    asked = False
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            signal.default_int_handler(number, None)
+        asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _chain(recipe: Path, only: str | None, work: Path | None, device: str, threads: int, key: Path | None) -> None:
+    """Run the stages of a recipe, or one of them."""
+    from distill.parallel import joined
+    from distill.run import Stopped
+    from distill.stages.frame import Context, read_recipe, run_stage
+    from edge_wam.errors import ConfigError
+
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"device {device!r}", expected="cpu or cuda")
+    configs = read_recipe(recipe)
+    if only is not None and only not in configs:
+        raise ConfigError(f"{recipe} has no table [{only}]", expected=", ".join(configs))
+    _use(threads)
+    folder = Path("runs") / recipe.stem if work is None else work
+    with joined(device) as place, _progress(place.leads) as update, _stoppable() as stop:
+        folder.mkdir(parents=True, exist_ok=True)
+        context = Context(folder.resolve(), recipe.parent.resolve(), place, update, stop, key)
+        for name, config in configs.items():
+            if only in (None, name):
+                try:
+                    run_stage(name, config, context)
+                except Stopped as stopped:
+                    ERR.print(str(stopped), markup=False)
+                    raise typer.Exit(1) from None
+    if place.leads:
+        typer.echo(str(folder))
+
+
+def _add(name: str, text: str) -> None:
+    @app.command(name=name, help=text, short_help=text)
+    def stage(
+        config: Recipe, work: Work = None, device: Device = "cpu", threads: Threads = 1, key: Key = None
+    ) -> None:
+        _chain(config, None if name == "all" else name, work, device, threads, key)
+
+
+for _name, _text in (*STAGES.items(), ("all", "Run every stage of the recipe, one after the other.")):
+    _add(_name, _text)
 
 
 @app.command()
@@ -84,51 +158,6 @@ def generate(
             report=lambda done, total, remark: update("demonstrations", done, total, remark),
         )  # fmt: skip
     typer.echo(f"{out}: {writer.episodes} episodes")
-
-
-@app.command()
-def codec(
-    data: Data, run: Run, steps: Annotated[int, typer.Option(min=1)] = 2600, size: Size = "nano",
-    robot: Robot = DEFAULT_ROBOT, threads: Threads = 2,
-) -> None:  # fmt: skip
-    """Train the frame codec."""
-    from distill.data.windows import load_frames
-    from distill.models.config import config_named
-    from distill.train_codec import CodecTraining, train_codec
-    from edge_wam.embodiment import load_embodiment
-
-    _use(threads)
-    config, embodiment = config_named(size), load_embodiment(robot)
-    with _progress() as update:
-        train_codec(
-            load_frames(data, embodiment), config, CodecTraining(steps=steps), run,
-            lambda done, total, remark: update("codec", done, total, remark),
-        )  # fmt: skip
-    typer.echo(str(run / "codec.pt"))
-
-
-@app.command()
-def train(
-    data: Data, run: Run,
-    on_policy: Annotated[Path, typer.Option(help="Folder into which collectors write; taken in as rounds finish.")],
-    steps: Annotated[int | None, typer.Option(min=1, help="Default: as the shipped student.")] = None,
-    size: Size = "nano", robot: Robot = DEFAULT_ROBOT, threads: Threads = 2,
-) -> None:  # fmt: skip
-    """Train the transformer on demonstrations and on whatever collectors write meanwhile."""
-    from distill.models.config import config_named
-    from distill.student import load_codec
-    from distill.train_wam import WamTraining, train_wam
-    from edge_wam.embodiment import load_embodiment
-
-    _use(threads)
-    config, embodiment = config_named(size), load_embodiment(robot)
-    settings = WamTraining() if steps is None else WamTraining(steps=steps)
-    with _progress() as update:
-        train_wam(
-            data, on_policy, load_codec(run, config), config, embodiment, settings, run,
-            lambda done, total, remark: update("transformer", done, total, remark),
-        )  # fmt: skip
-    typer.echo(str(run / "wam.pt"))
 
 
 @app.command()
@@ -246,29 +275,29 @@ def card(
 
 
 @app.command()
-def nano(
-    work: Annotated[Path, typer.Option(help="Folder for datasets, checkpoints and curves (4 GB).")],
-    out: Annotated[Path, typer.Option(help="The bundle.")] = Path("bundles/metaworld-nano.wam"),
-    key: Annotated[Path | None, typer.Option(help="Private key; without one the INSECURE demo key signs.")] = None,
-    robot: Robot = DEFAULT_ROBOT, threads: Threads = 1,
-) -> None:  # fmt: skip
-    """Make the shipped student from nothing. Hours on two cores; interrupt it and run it again at will."""
-    from distill.nano import NanoRecipe, make_nano
-    from edge_wam.bundle import demo_private_key, load_private_key
+def memory(
+    model: Annotated[str, typer.Argument(help="teacher-14b, teacher-5b, or a student's size.")],
+    gpus: Annotated[list[int] | None, typer.Option(min=1, help="May be repeated. Default: 8, 16, 64.")] = None,
+    clips: Annotated[int, typer.Option(min=1, help="Clips of a step in each GPU.")] = 1,
+) -> None:
+    """Memory of a training in each GPU, from the real shapes (distill/memory.py says what is counted)."""
+    from distill.memory import need, shape_of
 
-    _use(threads)
-    with _progress() as update:
-        model_hash = make_nano(
-            work, out, robot_file=robot, key=demo_private_key() if key is None else load_private_key(key),
-            recipe=NanoRecipe(), report=update,
-        )  # fmt: skip
-    typer.echo(f"{out} {model_hash}")
+    shape = shape_of(model)
+    typer.echo(f"{model}: {shape.parameters:,} parameters, {shape.tokens:,} tokens a clip, {shape.depth} blocks")
+    typer.echo("GPUs  state GB  gathered GB  activations GB  sum GB  sum without recomputation GB")
+    for count in gpus or (8, 16, 64):
+        m, kept = need(shape, count, clips), need(shape, count, clips, recompute=False)
+        typer.echo(
+            f"{count:4d}  {m.state / 1e9:8.1f}  {m.gathered / 1e9:11.1f}  {m.activations / 1e9:14.1f}"
+            f"  {m.total / 1e9:6.1f}  {kept.total / 1e9:8.1f}"
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; ends the process with its exit code."""
     try:
-        app(args=arguments, prog_name="python -m distill")
+        app(args=arguments, prog_name="edge-wam distill")
     except EdgeWamError as error:
         ERR.print(f"refused: {error}", style="bold red", markup=False)
         sys.exit(2)

@@ -1,5 +1,0 @@
-"""``python -m distill``."""
-
-from distill.cli import main
-
-main()
