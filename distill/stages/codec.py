@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from distill.batch import generator, normal
 from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.data.files import sha256_of
+from distill.data.mixture import Part, mixture_hash, placed
 from distill.data.windows import Frames, load_frames, normalise_canvas
 from distill.models.codec import FrameCodec
 from distill.models.config import config_named
 from distill.parallel import Place
 from distill.run import Run
-from distill.stages.data import Dataset, hash_of, placed
 from distill.stages.frame import Context, StageConfig
 from distill.student import CODEC_FILE
 from distill.trainer import Artefact, Trainer, Training
@@ -59,7 +59,7 @@ class Config(StageConfig):
 
     size: str = "nano"
     robot: Path
-    data: tuple[Dataset, ...]
+    data: tuple[Path | Part, ...]
     training: CodecTraining = CodecTraining()
 
 
@@ -127,9 +127,9 @@ def run(config: Config, context: Context) -> None:
     place = context.place
     student, robot = config_named(config.size), context.recipe / config.robot
     embodiment = load_embodiment(robot)
-    data = placed(config.data, context)
+    data = placed(config.data, context.work, context.recipe)
     run = Run(context.work / "codec", leads=place.leads)
-    facts = {"data": hash_of(data, embodiment), "robot": sha256_of(robot), "seed": config.training.seed}
+    facts = {"data": mixture_hash(data, embodiment), "robot": sha256_of(robot), "seed": config.training.seed}
     run.begin("codec", config, facts)
     try:
         place.wait()

@@ -13,18 +13,19 @@ import torch
 from pydantic import Field
 
 from distill.data.files import sha256_of
-from distill.data.mixture import Part, load_mixture
-from distill.data.windows import Windows, encode_frames
+from distill.data.frames import Frames
+from distill.data.mixture import Part, load_mixture, mixture_hash, placed
+from distill.data.sources import Source
+from distill.data.windows import Samples, Windows, encode_frames
 from distill.feed import Sampling, WindowFeed, instruction_tokens
 from distill.losses.flow_matching import FlowMatching, FlowMatchingWeights
 from distill.models.config import config_named
 from distill.models.wam import WorldActionTransformer
 from distill.run import Run
-from distill.stages.data import Dataset, hash_of, placed
 from distill.stages.frame import Context, StageConfig
 from distill.student import CODEC_FILE, WAM_FILE, load_codec
 from distill.trainer import Artefact, Trainer, Training
-from edge_wam.embodiment import load_embodiment
+from edge_wam.embodiment import Embodiment, load_embodiment
 
 WAM = Artefact(WAM_FILE, "wam")
 
@@ -55,7 +56,7 @@ class Config(StageConfig):
 
     size: str = "nano"
     robot: Path
-    data: tuple[Dataset, ...]
+    data: tuple[Path | Part, ...]
     codec: Path = Path("codec")
     on_policy: Path | None = None
     collect: Collecting | None = None
@@ -103,11 +104,11 @@ def run(config: Config, context: Context) -> None:
     student, robot = config_named(config.size), context.recipe / config.robot
     embodiment = load_embodiment(robot)
     codec = load_codec(work / config.codec, student)
-    data = placed(config.data, context)
+    data = placed(config.data, context.work, context.recipe)
     run = Run(work / "pretrain", leads=place.leads)
     facts = {
-        "data": hash_of(data, embodiment), "robot": sha256_of(robot), "codec": sha256_of(work / config.codec / CODEC_FILE),
-        "seed": config.training.seed,
+        "data": mixture_hash(data, embodiment), "robot": sha256_of(robot),
+        "codec": sha256_of(work / config.codec / CODEC_FILE), "seed": config.training.seed,
     }  # fmt: skip
     run.begin("pretrain", config, facts)
     collector: Collector | None = None
@@ -118,8 +119,11 @@ def run(config: Config, context: Context) -> None:
         if place.leads:
             shutil.copyfile(work / config.codec / CODEC_FILE, run.folder / CODEC_FILE)
 
+        def encode(frames: Frames, _sources: Sequence[Source], _robot: Embodiment) -> Samples:
+            return encode_frames(codec, frames.canvas)
+
         def windows(parts: Sequence[Part]) -> Windows:
-            return load_mixture(parts, embodiment, student, lambda frames: encode_frames(codec, frames.canvas))
+            return load_mixture(parts, embodiment, student, encode)
 
         torch.manual_seed(config.training.seed)
         model = WorldActionTransformer(student).to(place.device)
@@ -130,8 +134,9 @@ def run(config: Config, context: Context) -> None:
         if arriving is not None:
             arriving.mkdir(exist_ok=True)
         feed = WindowFeed(
-            run, windows(data), lambda path: windows([Part(root=path)]), arriving, instruction_tokens(student.text_length),
-            config.sampling, config.training.batch, config.training.seed, place,
+            run, windows(data), lambda path: windows([Part(root=path)]), arriving,
+            instruction_tokens(student.text_length), config.sampling, config.training.batch, config.training.seed,
+            place,
         )  # fmt: skip
         if config.collect is not None and place.leads:
             c = config.collect
