@@ -47,6 +47,12 @@ def _trust(key: Ed25519PrivateKey) -> TrustStore:
     return TrustStore({key_id(public): ("this export", public)}, allow_demo_key=True)
 
 
+def _check_names(*bundles: Path | None) -> None:
+    for path in bundles:
+        if path is not None and path.suffix != ".wam":
+            raise ConfigError(f"bundle {path}", expected="a name that ends in .wam")
+
+
 @dataclass(frozen=True)
 class Released:
     """The bundles and what is known of them.
@@ -78,6 +84,7 @@ def release(
         ConfigError: no weights, or a name that does not end in ``.wam``.
         EdgeWamError: the bundle's own refusals.
     """
+    _check_names(out, float_out)
     wam, step = load_wam(run, config)
     return make_release(
         load_codec(run, config), wam, out, robot_file=robot_file, key=key, calibration=calibration,
@@ -103,9 +110,7 @@ def make_release(
         ConfigError: a name that does not end in ``.wam``.
         EdgeWamError: the bundle's own refusals.
     """
-    for path in (out, float_out):
-        if path is not None and path.suffix != ".wam":
-            raise ConfigError(f"bundle {path}", expected="a name that ends in .wam")
+    _check_names(out, float_out)
     text, config = robot_file.read_text(encoding="utf-8"), wam.config
     embodiment = parse_embodiment(text, str(robot_file))
     golden = golden_recorder(golden_steps(embodiment))

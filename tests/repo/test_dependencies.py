@@ -14,7 +14,7 @@ from tests.repo.tracked import ROOT, tracked
 OURS = {"edge_wam", "firmware_bridge", "distill", "tests"}
 # Where it is not the name that is imported.
 DISTRIBUTION = {"serial": "pyserial", "google": "protobuf", "google_crc32c": "google-crc32c", "can": "python-can",
-                "yaml": "pyyaml"}  # fmt: skip
+                "yaml": "pyyaml", "tomli_w": "tomli-w"}  # fmt: skip
 # Needed by what we import, without being imported by us.
 INDIRECT = {
     "packaging": "metaworld imports it and does not declare it",
