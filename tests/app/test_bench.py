@@ -33,3 +33,10 @@ def test_a_float_bundle_has_no_int8_row(tmp_path: Path) -> None:
     report = bench(open_tiny_bundle(make_tiny_bundle(tmp_path, int8=False)), threads=(1,), calls=3, warm_up=1)
     assert [row.what for row in report.rows] == ["step float32", "pixels to knots"]
     assert report.speedup(1) is None and report.integer_products == 0 and report.float_products == 5
+
+
+def test_a_bundle_that_imagines_nothing_can_be_measured(tmp_path: Path) -> None:
+    bundle = open_tiny_bundle(make_tiny_bundle(tmp_path, passes=2, imagines=False))
+    report = bench(bundle, threads=(1,), calls=3, warm_up=1)
+    assert report.video_difference == 0.0 < report.action_difference
+    assert [row.what for row in report.rows] == ["step float32", "step int8", "pixels to knots"]
