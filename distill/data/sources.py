@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distill.data.info import Entry
 from distill.data.reader import Dataset, open_dataset
@@ -295,6 +296,24 @@ class OpenSource:
 
     def _refuse(self, what: str, expected: str, remedy: str = "") -> ConfigError:
         return ConfigError(f"{self.source.root}: {what}", expected=expected, remedy=remedy)
+
+
+def source_from(root: Path, file: Path | None) -> Source:
+    """A dataset, and the TOML file that says how it is read (None: by the defaults).
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key or a value of another kind.
+    """
+    if file is None:
+        return Source(root=root)
+    try:
+        return Source.model_validate(tomllib.loads(file.read_text(encoding="utf-8")) | {"root": root})
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}", expected="TOML: what columns mean") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{file}: {key}: {first['msg']}{nearest(key, Source.model_fields)}") from error
 
 
 def sources_hash(

@@ -21,7 +21,7 @@ from distill.data.frames import Frames, load_frames
 from distill.data.latents import cached_latents
 from distill.data.mixture import Part, load_mixture, mixture_hash, placed
 from distill.data.reader import open_dataset, read_episodes
-from distill.data.sources import OpenSource, Source, sources_hash
+from distill.data.sources import OpenSource, Source, source_from, sources_hash
 from distill.data.windows import Windows, encode_frames, join, make_windows
 from edge_wam.embodiment import Embodiment
 from edge_wam.errors import ConfigError
@@ -302,6 +302,23 @@ def test_a_damaged_episode_can_be_left_out(v2: Path) -> None:
     for numbers, words in (((7,), r"no episode 7 to leave out\n.*one of 0 to 2"), ((0, 1, 2), "every episode")):
         with pytest.raises(ConfigError, match=words):
             load_frames([Source(root=v2, leave_out=numbers)], SMALL)
+
+
+def test_a_file_may_say_how_a_dataset_is_read(made: dict[str, Path], tmp_path: Path) -> None:
+    file = tmp_path / "source.toml"
+    file.write_text('failures = "drop"\nleave_out = [0]\ncameras = { topview = "" }\n')
+    source = source_from(made["v2"], file)
+    assert source == Source(root=made["v2"], failures="drop", leave_out=(0,), cameras={"topview": ""})
+    assert source_from(made["v2"], None) == Source(root=made["v2"])
+    for text, words in (
+        ("failure = 1", r"source.toml: failure: Extra.*\(did you mean 'failures'\?\)"), ("a = ", "cannot be read"),
+        ('repeat = "often"', "source.toml: repeat: "),
+    ):  # fmt: skip
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            source_from(made["v2"], file)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        source_from(made["v2"], tmp_path / "none.toml")
 
 
 def test_unknown_keys_of_a_source_are_refused() -> None:
