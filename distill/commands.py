@@ -161,6 +161,29 @@ def generate(
 
 
 @app.command()
+def inspect(
+    data: Annotated[Path, typer.Argument(help="Dataset folder: LeRobot 2.0, 2.1 or 3.0, or GEAR.")],
+    source: Annotated[Path | None, typer.Option(help="TOML file that says how it is read (docs/data.md).")] = None,
+    horizon: Annotated[int, typer.Option(min=1, help="Knots of a chunk, for the statistics of actions.")] = 16,
+    decode: Annotated[bool, typer.Option(help="Decode every picture.")] = True, robot: Robot = DEFAULT_ROBOT,
+) -> None:  # fmt: skip
+    """Open, decode and count a dataset as training would, and give the statistics that a robot file wants; JSON."""
+    import json
+    from dataclasses import asdict
+
+    from distill.data.sources import source_from
+    from distill.data.survey import survey
+    from edge_wam.embodiment import load_embodiment
+
+    with _progress() as update:
+        found = survey(
+            source_from(data, source), load_embodiment(robot), horizon, decode=decode,
+            report=lambda done, total: update("frames", done, total, ""),
+        )  # fmt: skip
+    typer.echo(json.dumps(asdict(found), indent=2))
+
+
+@app.command()
 def collect(
     run: Run, out: Annotated[Path, typer.Option(help="Folder for the datasets, one per round.")],
     seed: Annotated[int, typer.Option(min=0, help="First seed; every round takes the next ones.")] = 30_000,

@@ -52,14 +52,24 @@ def folder_hash(root: Path) -> str:
     return content_hash(root, (path for path in root.rglob("*") if path.is_file()))
 
 
-def instruction_tokens(length: int) -> dict[str, Tensor]:
-    """All ways of saying each task, as tokens [variants, length], by the task's first instruction."""
-    return {
-        task.instruction: torch.from_numpy(
-            np.stack([encode_text(text, length) for text in (task.instruction, *task.paraphrases)])
-        )
-        for task in TASKS.values()
-    }
+class Instructions(dict[str, Tensor]):
+    """All ways of saying each task, as tokens [variants, length], by the task's first instruction.
+
+    An instruction that is none of the simulator's has one way: its own words.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        super().__init__(
+            {t.instruction: self._tokens((t.instruction, *t.paraphrases)) for t in TASKS.values()}
+        )  # fmt: skip
+
+    def __missing__(self, instruction: str) -> Tensor:
+        self[instruction] = self._tokens((instruction,))
+        return self[instruction]
+
+    def _tokens(self, texts: Sequence[str]) -> Tensor:
+        return torch.from_numpy(np.stack([encode_text(text, self._length) for text in texts]))
 
 
 def choose(lengths: Sequence[int], batch: int, rng: np.random.Generator) -> Drawn:

@@ -28,6 +28,7 @@ from distill.stages.frame import Context, StageConfig
 from distill.student import CODEC_FILE
 from distill.trainer import Artefact, Trainer, Training
 from edge_wam.embodiment import load_embodiment
+from edge_wam.errors import ConfigError
 
 PROBED = [0, 1, 2, 4, 5, 6, 36, 37, 38]
 """Meta-World's observation: hand, first object, goal (metres)."""
@@ -128,6 +129,12 @@ def run(config: Config, context: Context) -> None:
     student, robot = config_named(config.size), context.recipe / config.robot
     embodiment = load_embodiment(robot)
     data = placed(config.data, context.work, context.recipe)
+    for part in data:
+        if part.robot is not None:
+            raise ConfigError(
+                f"{part.root} is of another robot, {part.robot}", expected="datasets of the recipe's own robot",
+                remedy="leave it out of [codec]",
+            )  # fmt: skip
     run = Run(context.work / "codec", leads=place.leads)
     facts = {"data": mixture_hash(data, embodiment), "robot": sha256_of(robot), "seed": config.training.seed}
     run.begin("codec", config, facts)
@@ -137,6 +144,12 @@ def run(config: Config, context: Context) -> None:
             return
         frames = load_frames(data, embodiment)
         some = frames.canvas[:: max(1, len(frames.canvas) // 500)]
+        if frames.environment.shape[1] <= max(PROBED):
+            raise ConfigError(
+                f"the datasets hold {frames.environment.shape[1]} numbers of a simulator's state a frame",
+                expected="Meta-World's 39: the codec is trained to keep its objects readable",
+                remedy="train it on datasets that were generated here",
+            )  # fmt: skip
         positions = torch.from_numpy(frames.environment[:, PROBED])
         metres = positions.std(0)
         read = (positions - positions.mean(0)) / metres.clamp_min(1e-3)

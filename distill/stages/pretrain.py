@@ -14,10 +14,11 @@ from pydantic import Field
 
 from distill.data.files import sha256_of
 from distill.data.frames import Frames
-from distill.data.mixture import Part, load_mixture, mixture_hash, placed
-from distill.data.sources import Source
+from distill.data.latents import cached_latents
+from distill.data.mixture import Encode, Part, load_mixture, mixture_hash, placed
+from distill.data.sources import Source, sources_hash
 from distill.data.windows import Samples, Windows, encode_frames
-from distill.feed import Sampling, WindowFeed, instruction_tokens
+from distill.feed import Instructions, Sampling, WindowFeed
 from distill.losses.flow_matching import FlowMatching, FlowMatchingWeights
 from distill.models.config import config_named
 from distill.models.wam import WorldActionTransformer
@@ -48,7 +49,9 @@ class Collecting(StageConfig):
 class Config(StageConfig):
     """Attributes:
     size, robot: the student's size; the robot file, relative to the recipe.
-    data: datasets of demonstrations, of one robot or several, relative to the work folder.
+    data: datasets of demonstrations, of one robot or several, relative to the work folder: a name, or a table that
+        says how it is read (docs/data.md).
+    keep_latents: those of ``data`` on the disk, in the run directory: for more frames than fit into memory.
     codec: run directory of the codec, relative to the work folder.
     on_policy: folder of datasets that are taken in as they are finished, relative to the work folder.
     collect: start a collector that writes there.
@@ -57,6 +60,7 @@ class Config(StageConfig):
     size: str = "nano"
     robot: Path
     data: tuple[Path | Part, ...]
+    keep_latents: bool = False
     codec: Path = Path("codec")
     on_policy: Path | None = None
     collect: Collecting | None = None
@@ -122,7 +126,22 @@ def run(config: Config, context: Context) -> None:
         def encode(frames: Frames, _sources: Sequence[Source], _robot: Embodiment) -> Samples:
             return encode_frames(codec, frames.canvas)
 
-        def windows(parts: Sequence[Part]) -> Windows:
+        def kept(frames: Frames, sources: Sequence[Source], robot: Embodiment) -> Samples:
+            """Written by the leading process, opened by all."""
+            of = sources_hash(sources, robot)
+
+            def column() -> Samples:
+                return cached_latents(
+                    run.folder / f"latents-{of[:12]}", frames, codec, codec_hash=str(facts["codec"]), data_hash=of,
+                    report=lambda done, total: context.report("latents", done, total, ""),
+                )  # fmt: skip
+
+            if place.leads:
+                column()
+            place.wait()
+            return column()
+
+        def windows(parts: Sequence[Part], encode: Encode = encode) -> Windows:
             return load_mixture(parts, embodiment, student, encode)
 
         torch.manual_seed(config.training.seed)
@@ -134,8 +153,8 @@ def run(config: Config, context: Context) -> None:
         if arriving is not None:
             arriving.mkdir(exist_ok=True)
         feed = WindowFeed(
-            run, windows(data), lambda path: windows([Part(root=path)]), arriving,
-            instruction_tokens(student.text_length), config.sampling, config.training.batch, config.training.seed,
+            run, windows(data, kept if config.keep_latents else encode), lambda path: windows([Part(root=path)]),
+            arriving, Instructions(student.text_length), config.sampling, config.training.batch, config.training.seed,
             place,
         )  # fmt: skip
         if config.collect is not None and place.leads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from distill.data import lerobot_v2, lerobot_v3
 from distill.data.writer import EpisodeWriter, Feature
-from tests.distill.tiny import smooth_video
+from tests.distill.tiny import ROBOT_FILE, smooth_video
 
 FPS = 20
 AXES = ("x", "y", "z", "gripper")
@@ -58,6 +59,18 @@ def write(root: Path, version: str, *, gear: bool = False, size: int = 32) -> Pa
     if gear:
         (root / "meta" / "modality.json").write_text(json.dumps(MODALITY))
     return root
+
+
+def robot_file(path: Path, *, axes: int = 4, pixels: int = 32, **changes: Any) -> Path:
+    """The Sawyer with fewer axes and cameras of ``pixels`` squared, as a file."""
+    data = tomllib.loads(ROBOT_FILE.read_text()) | changes
+    lines = [f"{k} = {json.dumps(v)}" for k, v in data.items() if not isinstance(v, list)]
+    size = {"width": pixels, "height": pixels, "crop_x": 4, "crop_y": 2, "crop_width": 24, "crop_height": 24}
+    for table, rows in (("axes", data["axes"][:axes]), ("cameras", [c | size for c in data["cameras"]])):
+        for row in rows:
+            lines += [f"[[{table}]]", *(f"{k} = {json.dumps(v)}" for k, v in row.items())]
+    path.write_text("\n".join(lines))
+    return path
 
 
 def data_file(root: Path, episode: int) -> Path:

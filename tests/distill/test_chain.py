@@ -35,6 +35,7 @@ from edge_wam.errors import ConfigError
 from edge_wam.policy import Policy
 from edge_wam.sim import lockstep
 from edge_wam.sim.world import PHYSICS_STEP_NS, SHIPPED_TASKS, TASKS, World
+from tests.distill.datasets import robot_file, write
 from tests.distill.tiny import EXPORTED, ROBOT, ROBOT_FILE, Exported
 
 pytestmark = pytest.mark.timeout(900)
@@ -191,6 +192,60 @@ def test_training_takes_in_what_collectors_wrote(
     run_stage("pretrain", config, context)
     assert [note["step"] for note in Run(tmp_path / "pretrain").notes("taken in")] == [0]
     assert remarks and all(remark.endswith("on-policy frames 6") for remark in remarks), "they take part at once"
+
+
+def test_a_recipe_may_mix_robots_and_keep_latents_on_the_disk(chain: Chain, tmp_path: Path) -> None:
+    """A version 2 dataset of another robot, with an instruction nobody else uses, beside the demonstrations."""
+    write(tmp_path / "work" / "foreign", "v2.1")
+    robot_file(tmp_path / "slow.toml", axes=3, name="slow", chunk_dt_ms=100)
+    for name in ("demonstrations-0", "codec"):
+        (tmp_path / "work" / name).symlink_to(chain.work / name)
+    head = TINY_RECIPE[: TINY_RECIPE.index("[demonstrations]")]
+    foreign = (
+        '{ root = "foreign", robot = "slow.toml", action = ["action[0:3]"], position = ["observation.state[0:3]"], '
+        "repeat = 40 }"
+    )
+    weights = []
+    for keep in ("false", "true"):
+        (tmp_path / "mixed.toml").write_text(
+            f'{head}[pretrain]\ndata = ["demonstrations-0", {foreign}]\nkeep_latents = {keep}\n'
+            "training = { steps = 2, batch = 4 }\n"
+        )
+        out = Chain(tmp_path / "mixed.toml", tmp_path / "work", [], [])
+        out.run()
+        weights.append(torch.load(out.work / "pretrain" / "wam.pt", weights_only=True)["wam"])
+        assert ("latents" in out.said) == (keep == "true")
+        kept = sorted(out.work.glob("pretrain/latents-*/manifest.json"))
+        assert len(kept) == (2 if keep == "true" else 0), "one folder for each robot"
+        (out.work / "pretrain").rename(tmp_path / f"run-{keep}")
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_codec_wants_what_its_probe_reads(chain: Chain, tmp_path: Path) -> None:
+    write(tmp_path / "work" / "foreign", "v2.1")
+    robot_file(tmp_path / "small.toml")
+    for data, words in (('"foreign"', "hold 0 numbers of a simulator's state"),
+                        ('{ root = "foreign", robot = "small.toml" }', "is of another robot")):  # fmt: skip
+        (tmp_path / "r.toml").write_text(f'robot = "small.toml"\n[codec]\ndata = [{data}]\n')
+        with pytest.raises(ConfigError, match=words):
+            Chain(tmp_path / "r.toml", tmp_path / "work", [], []).run()
+
+
+def test_a_dataset_is_inspected_before_anything_is_trained_on_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "d", "v3.0")
+    (tmp_path / "source.toml").write_text('failures = "drop"')
+    robot = ["--robot", str(robot_file(tmp_path / "small.toml"))]
+    with pytest.raises(SystemExit) as ended:
+        commands.main(["inspect", str(tmp_path / "d"), "--source", str(tmp_path / "source.toml"), *robot])
+    assert not ended.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert (found["episodes"], found["frames"], found["decoded"], found["failures"]) == (2, 11, 11, 0)
+    assert set(found["axes"]) == {"x", "y", "z", "gripper"}
+    with pytest.raises(SystemExit) as ended:
+        commands.main(["inspect", str(tmp_path / "none"), *robot])
+    assert ended.value.code == 2
 
 
 def test_a_restarted_collector_goes_on_with_its_rounds_and_rates(

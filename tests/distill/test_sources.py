@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,8 @@ from distill.data.sources import OpenSource, Source, source_from, sources_hash
 from distill.data.windows import Windows, encode_frames, join, make_windows
 from edge_wam.embodiment import Embodiment
 from edge_wam.errors import ConfigError
-from tests.distill.datasets import LENGTHS, data_file, edit_column, edit_json, vectors, video_file, write
-from tests.distill.tiny import ROBOT, ROBOT_FILE, TINY, WHOLE, make_student
+from tests.distill.datasets import LENGTHS, data_file, edit_column, edit_json, robot_file, vectors, video_file, write
+from tests.distill.tiny import ROBOT, TINY, WHOLE, make_student
 
 N = sum(LENGTHS)
 
@@ -360,20 +359,7 @@ def test_latents_from_the_disk_are_those_of_the_encoder(made: dict[str, Path], t
 
 def test_a_mixture_counts_each_part_as_often_as_it_says(made: dict[str, Path], tmp_path: Path) -> None:
     """A second robot of three axes in 100 ms knots, by its file, three times; the first robot's two datasets once."""
-    data = tomllib.loads(ROBOT_FILE.read_text())
-    data |= {"name": "slow", "chunk_dt_ms": 100, "axes": data["axes"][:3]}
-    for camera in data["cameras"]:
-        camera |= {"width": 32, "height": 32, "crop_x": 4, "crop_y": 2, "crop_width": 24, "crop_height": 24}
-    slow = tmp_path / "slow.toml"
-
-    def save() -> None:
-        lines = [f"{k} = {json.dumps(v)}" for k, v in data.items() if not isinstance(v, list)]
-        for table in ("axes", "cameras"):
-            for row in data[table]:
-                lines += [f"[[{table}]]", *(f"{k} = {json.dumps(v)}" for k, v in row.items())]
-        slow.write_text("\n".join(lines))
-
-    save()
+    slow = robot_file(tmp_path / "slow.toml", axes=3, name="slow", chunk_dt_ms=100)
     parts = [
         Part(root=made["v2"]), Part(root=made["v3"]),
         Part(root=made["v2"], robot=slow, action=("action[0:3]",), position=("observation.state[0:3]",), repeat=3),
@@ -395,8 +381,7 @@ def test_a_mixture_counts_each_part_as_often_as_it_says(made: dict[str, Path], t
     assert list(placed([Path("v2"), *again[1:]], made["v2"].parent, tmp_path)) == parts
     hashes = {mixture_hash(p, SMALL) for p in (parts, parts[:2], parts[1::-1], [parts[0], parts[1], parts[0]])}
     assert len(hashes) == 4 and mixture_hash(parts, SMALL) in hashes
-    data["canvas_height"] = 128
-    save()
+    robot_file(slow, axes=3, name="slow", canvas_height=128)
     with pytest.raises(ConfigError, match=r"robot 'slow' has a canvas of 128x128\n  expected: 128x64"):
         load_mixture(parts, SMALL, TINY, encode)
     with pytest.raises(ConfigError, match="no dataset given"):
