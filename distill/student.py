@@ -8,6 +8,7 @@ from distill.checkpoint import load_checkpoint
 from distill.models.codec import FrameCodec
 from distill.models.config import StudentConfig
 from distill.models.wam import WorldActionTransformer
+from distill.shape import read_shape
 from edge_wam.errors import ConfigError
 
 CODEC_FILE = "codec.pt"
@@ -29,10 +30,13 @@ def load_codec(run: Path, config: StudentConfig) -> FrameCodec:
 def load_wam(run: Path, config: StudentConfig) -> tuple[WorldActionTransformer, int]:
     """The averaged weights of a run as last saved, and the step they were saved at.
 
+    Args:
+        config: its size, where the run directory does not say.
+
     Raises:
         ConfigError: there are none yet, or they have another size.
     """
-    wam = WorldActionTransformer(config)
+    wam = WorldActionTransformer(read_shape(run, config))
     step = load_checkpoint(run / WAM_FILE, {"wam": wam})
     if not step:
         raise ConfigError(f"{run / WAM_FILE} does not exist", remedy="train it first: edge-wam distill pretrain")

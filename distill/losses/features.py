@@ -96,7 +96,7 @@ class FeatureMatching(nn.Module):
         self.depths = len(bases)
         for number, basis in enumerate(bases):
             for name in ("teacher", "student", "offset", "student_offset", "scale"):
-                self.register_buffer(f"{name}{number}", getattr(basis, name))
+                self.register_buffer(f"{name}{number}", getattr(basis, name).contiguous())
 
     def forward(self, student: Sequence[Hidden], teacher: Sequence[Hidden]) -> tuple[Tensor, Tensor]:
         """(features, motion): mean square errors in units of each component's variance, summed over depths.
