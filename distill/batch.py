@@ -81,14 +81,18 @@ class Noise(_Rows):
 class NoiseLevels(BaseModel):
     """How noise levels are drawn, video and action apart.
 
-    Half of the time the level that the runtime uses (1.0); else uniform for actions and high for video. The first
-    1..4 actions of some samples are committed (training-time real-time chunking).
+    As they stand here, for a student of one pass: half of the time the level that the runtime uses (1.0); else uniform
+    for actions and high for video. A teacher of many passes follows the whole way, video and actions together
+    (``action_at_one`` 0, ``video_at_one`` 0, ``coupled`` 0.5 to 1). The first 1..4 actions of some samples are
+    committed (training-time real-time chunking).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     action_at_one: Annotated[float, Field(ge=0, le=1)] = 0.6
     video_at_one: Annotated[float, Field(ge=0, le=1)] = 0.5
+    coupled: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the samples whose video has the level of their actions."""
     video_beta: Annotated[float, Field(gt=0, le=100)] = 7.0
     """Otherwise Beta(this, 1)."""
     committed: Annotated[float, Field(ge=0, le=1)] = 0.4
@@ -161,9 +165,12 @@ def draw_noise(
     """
     drawn, part = levels or NoiseLevels(), rows or slice(None)
     b, horizon = len(batch) if size is None else size, batch.action.shape[1]
-    sigma_action = np.where(rng.random(b) < drawn.action_at_one, 1.0, rng.random(b))[part]
-    sigma_video = np.where(rng.random(b) < drawn.video_at_one, 1.0, rng.beta(drawn.video_beta, 1.0, b))[part]
+    sigma_action = np.where(rng.random(b) < drawn.action_at_one, 1.0, rng.random(b))
+    sigma_video = np.where(rng.random(b) < drawn.video_at_one, 1.0, rng.beta(drawn.video_beta, 1.0, b))
     count = np.where(rng.random(b) < drawn.committed, rng.integers(1, drawn.committed_most + 1, b), 0)[part]
+    if drawn.coupled:
+        sigma_video = np.where(rng.random(b) < drawn.coupled, sigma_action, sigma_video)
+    sigma_action, sigma_video = sigma_action[part], sigma_video[part]
     committed = torch.from_numpy((np.arange(horizon) < count[:, None]).astype(np.float32))
     return Noise(
         torch.from_numpy(sigma_video.astype(np.float32)), torch.from_numpy(sigma_action.astype(np.float32)),

@@ -192,6 +192,8 @@ def collect(
     tag: Annotated[str, typer.Option(help="Name of this collector; several may write into one folder.")] = "a",
     attended: Annotated[bool, typer.Option("--attended", help="Stop when the starting process has gone.")] = False,
     task: Annotated[list[str] | None, typer.Option("--task", help="Only this task; may be repeated.")] = None,
+    passes: Annotated[int, typer.Option(min=1, max=64, help="Passes over the transformer for a chunk.")] = 1,
+    replan_knots: Annotated[int, typer.Option(min=1, max=14, help="Knots between two chunks.")] = 1,
     size: Size = "nano", robot: Robot = DEFAULT_ROBOT, threads: Threads = 1,
 ) -> None:  # fmt: skip
     """Let the newest weights of a run act, and relabel what they reach, round after round."""
@@ -206,7 +208,7 @@ def collect(
     with _progress() as update:
         collect_rounds(
             run, out, config_named(size), load_embodiment(robot), tag=tag, first_seed=seed, episodes=episodes,
-            rounds=rounds, tasks=tasks,
+            rounds=rounds, tasks=tasks, passes=passes, replan_knots=replan_knots,
             report=lambda done, total, remark: update("on-policy rounds", done, total, remark),
             going=lambda: not attended or os.getppid() == parent,
         )  # fmt: skip

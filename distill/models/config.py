@@ -95,6 +95,15 @@ CONFIGS: dict[str, StudentConfig] = {
         name="nano", depth=5, width=128, ffn=512, heads=4, grid=(8, 16), latent_channels=16, patch=2, future_patch=4,
         past_frames=1, past_stride=4, future_knots=(8, 16), horizon=16, text_length=10, text_depth=1,
     ),
+    # The teacher of the nano students, on the same latents and tokens; `nano-wrist`: nano with a third camera.
+    "10m": StudentConfig(
+        name="10m", depth=8, width=256, ffn=1024, heads=8, grid=(8, 24), latent_channels=16, patch=2, future_patch=4,
+        past_frames=1, past_stride=4, future_knots=(8, 16), horizon=16, text_length=10, text_depth=1,
+    ),
+    "nano-wrist": StudentConfig(
+        name="nano-wrist", depth=5, width=128, ffn=512, heads=4, grid=(8, 24), latent_channels=16, patch=2,
+        future_patch=4, past_frames=1, past_stride=4, future_knots=(8, 16), horizon=16, text_length=10, text_depth=1,
+    ),
     "0.4b": _wan("0.4b", 24, 1024, 4096, 16),
     "1.3b": _wan("1.3b", 30, 1536, 8960, 12),
     "2b": _wan("2b", 28, 2048, 8192, 16),

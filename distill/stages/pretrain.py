@@ -38,12 +38,17 @@ class Collecting(StageConfig):
         from_step: the step at which the student is worth watching.
         seed: first seed of its first round; every round takes the next ones.
         episodes, rounds: of a round; how many at most.
+        tasks: those of the shipped student when empty.
+        passes, replan_knots: how it acts: passes over the transformer for a chunk, knots between two chunks.
     """
 
     from_step: int = Field(default=750, ge=0)
     seed: int = Field(default=30_000, ge=0)
     episodes: int = Field(default=18, ge=1)
     rounds: int = Field(default=1_000, ge=1)
+    tasks: tuple[str, ...] = ()
+    passes: int = Field(default=1, ge=1, le=64)
+    replan_knots: int = Field(default=1, ge=1, le=14)
 
 
 class Config(StageConfig):
@@ -161,7 +166,9 @@ def run(config: Config, context: Context) -> None:
             c = config.collect
             collector = Collector(
                 ["--run", str(run.folder), "--out", str(arriving), "--robot", str(robot), "--size", config.size,
-                 "--seed", str(c.seed), "--episodes", str(c.episodes), "--rounds", str(c.rounds)],
+                 "--seed", str(c.seed), "--episodes", str(c.episodes), "--rounds", str(c.rounds),
+                 "--passes", str(c.passes), "--replan-knots", str(c.replan_knots),
+                 *(word for task in c.tasks for word in ("--task", task))],
                 work / "collector.log",
             )  # fmt: skip
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distill import checkpoint
-from distill.batch import Batch, draw_noise, generator, masked_mean
+from distill.batch import Batch, NoiseLevels, draw_noise, generator, masked_mean
 from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.curves import Curves
 from distill.feed import Instructions, choose
@@ -39,6 +39,15 @@ def test_noise_levels_of_video_and_action_are_drawn_apart() -> None:
     both = one_video.mean() * one_action.mean()
     assert abs((one_video & one_action).mean() - both) < 0.03
     assert (~one_video & one_action).any() and (one_video & ~one_action).any()
+
+
+def test_a_teacher_follows_the_whole_way_with_video_and_actions_together() -> None:
+    levels = NoiseLevels(action_at_one=0.0, video_at_one=0.0, coupled=0.5)
+    noise = draw_noise(_batch(8000), np.random.default_rng(0), levels)
+    video, action = noise.sigma_video.numpy(), noise.sigma_action.numpy()
+    assert abs((video == action).mean() - 0.5) < 0.03 and (action < 1.0).all()
+    assert np.abs(np.histogram(action, 10, (0, 1))[0] / 800 - 1).max() < 0.15, "every level alike"
+    assert video[video != action].mean() > 0.8, "and else the video is near noise"
 
 
 def test_committed_knots_are_a_prefix_of_real_knots() -> None:
