@@ -52,7 +52,7 @@ def folder_hash(root: Path) -> str:
     return content_hash(root, (path for path in root.rglob("*") if path.is_file()))
 
 
-class Instructions(dict[str, Tensor]):
+class _Instructions(dict[str, Tensor]):
     """All ways of saying each task, as tokens [variants, length], by the task's first instruction.
 
     An instruction that is none of the simulator's has one way: its own words.
@@ -70,6 +70,11 @@ class Instructions(dict[str, Tensor]):
 
     def _tokens(self, texts: Sequence[str]) -> Tensor:
         return torch.from_numpy(np.stack([encode_text(text, self._length) for text in texts]))
+
+
+def instruction_tokens(length: int) -> dict[str, Tensor]:
+    """The tokens of every instruction, of ``length`` each; see :class:`_Instructions`."""
+    return _Instructions(length)
 
 
 def choose(lengths: Sequence[int], batch: int, rng: np.random.Generator) -> Drawn:

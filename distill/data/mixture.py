@@ -33,6 +33,21 @@ def placed(data: Sequence[Path | Part], work: Path, recipe: Path) -> tuple[Part,
     )
 
 
+def of_one_robot(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """The parts, for stages that see pictures of the run's own robot alone.
+
+    Raises:
+        ConfigError: one is of another robot.
+    """
+    for part in parts:
+        if part.robot is not None:
+            raise ConfigError(
+                f"{part.root} is of another robot, {part.robot}", expected="datasets of the recipe's own robot",
+                remedy="leave it out of this stage",
+            )  # fmt: skip
+    return tuple(parts)
+
+
 def mixture_hash(parts: Sequence[Part], own: Embodiment) -> str:
     """SHA-256 over all that the samples are made from; see :func:`sources_hash`.
 

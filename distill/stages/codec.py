@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from distill.batch import generator, normal
 from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.data.files import sha256_of
-from distill.data.mixture import Part, mixture_hash, placed
+from distill.data.mixture import Part, mixture_hash, of_one_robot, placed
 from distill.data.windows import Frames, load_frames, normalise_canvas
 from distill.models.codec import FrameCodec
 from distill.models.config import config_named
@@ -128,13 +128,7 @@ def run(config: Config, context: Context) -> None:
     place = context.place
     student, robot = config_named(config.size), context.recipe / config.robot
     embodiment = load_embodiment(robot)
-    data = placed(config.data, context.work, context.recipe)
-    for part in data:
-        if part.robot is not None:
-            raise ConfigError(
-                f"{part.root} is of another robot, {part.robot}", expected="datasets of the recipe's own robot",
-                remedy="leave it out of [codec]",
-            )  # fmt: skip
+    data = of_one_robot(placed(config.data, context.work, context.recipe))
     run = Run(context.work / "codec", leads=place.leads)
     facts = {"data": mixture_hash(data, embodiment), "robot": sha256_of(robot), "seed": config.training.seed}
     run.begin("codec", config, facts)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from distill.batch import generator
 from distill.data.files import sha256_of
-from distill.data.mixture import Part, mixture_hash, placed
+from distill.data.mixture import Part, mixture_hash, of_one_robot, placed
 from distill.data.windows import Frames, load_frames, normalise_canvas
 from distill.encoding import Clips, CodecTeacher, LatentRegression, LatentTeacher, WanTeacher
 from distill.models.config import config_named
@@ -104,7 +104,8 @@ def run(config: Config, context: Context) -> None:
     """
     place, work = context.place, context.work
     robot = context.recipe / config.robot
-    embodiment, data = load_embodiment(robot), placed(config.data, work, context.recipe)
+    embodiment = load_embodiment(robot)
+    data = of_one_robot(placed(config.data, work, context.recipe))
     run = Run(work / "encoder", leads=place.leads)
     facts: dict[str, Any] = {
         "data": mixture_hash(data, embodiment), "robot": sha256_of(robot), "seed": config.training.seed

@@ -18,7 +18,7 @@ from distill.data.latents import cached_latents
 from distill.data.mixture import Encode, Part, load_mixture, mixture_hash, placed
 from distill.data.sources import Source, sources_hash
 from distill.data.windows import Samples, Windows, encode_frames
-from distill.feed import Instructions, Sampling, WindowFeed
+from distill.feed import Sampling, WindowFeed, instruction_tokens
 from distill.losses.flow_matching import FlowMatching, FlowMatchingWeights
 from distill.models.config import config_named
 from distill.models.wam import WorldActionTransformer
@@ -159,8 +159,8 @@ def run(config: Config, context: Context) -> None:
             arriving.mkdir(exist_ok=True)
         feed = WindowFeed(
             run, windows(data, kept if config.keep_latents else encode), lambda path: windows([Part(root=path)]),
-            arriving, Instructions(student.text_length), config.sampling, config.training.batch, config.training.seed,
-            place,
+            arriving, instruction_tokens(student.text_length), config.sampling, config.training.batch,
+            config.training.seed, place,
         )  # fmt: skip
         if config.collect is not None and place.leads:
             c = config.collect

@@ -13,7 +13,7 @@ from distill import checkpoint
 from distill.batch import Batch, NoiseLevels, draw_noise, generator, masked_mean
 from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.curves import Curves
-from distill.feed import Instructions, choose
+from distill.feed import choose, instruction_tokens
 from distill.trainer import Training
 from edge_wam.errors import ConfigError
 from edge_wam.sim.world import TASKS
@@ -99,7 +99,7 @@ def test_rows_of_a_batch_stay_together() -> None:
 
 
 def test_every_way_of_saying_a_task_can_be_tokenised() -> None:
-    tokens = Instructions(10)
+    tokens = instruction_tokens(10)
     assert set(tokens) == {task.instruction for task in TASKS.values()}
     rows = [tuple(row.tolist()) for variants in tokens.values() for row in variants]
     assert len(rows) == len(set(rows)), "two instructions with the same tokens cannot be told apart"
