@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,6 +61,29 @@ def test_a_tick_towards_a_target_is_the_one_that_is_described(chase: tuple[Limit
     expected = reference.follow(copy(axis), target, limits)
     LIB.ew_limiter_follow(axis, target, limits)
     assert content(axis) == content(expected)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from([0, 3, 20, 60]), st.integers(1, 13), st.integers(1, 5), st.integers(1, 4), st.integers(0))
+def test_a_walk_through_a_small_world_is_the_one_that_is_described(
+    half: int, v: int, a: int, j: int, seed: int
+) -> None:
+    """Where a jerk is 1 to 4 the search comes to its ends, and every distance is one of a few."""
+    draw = Random(seed).randint
+    limits = Limits(-half, half, v, LIB.ew_limiter_useful_acceleration(v, a, j), j)
+    axis = Motion()
+    LIB.ew_limiter_rest(axis, draw(-half, half))
+    for _ in range(40):
+        if draw(0, 3) == 0:  # a target at rest, somewhere
+            target = Target(draw(-half - 3, half + 3), 0, 0, 0, draw(-half, half), draw(0, 9))
+        else:
+            target = Target(
+                draw(-half - 3, half + 3), draw(-v - 1, v + 1), draw(-a - 1, a + 1), draw(-j - 1, j + 1),
+                draw(-half, half), NEVER if draw(0, 1) else draw(0, 9),
+            )  # fmt: skip
+        expected = reference.follow(copy(axis), target, limits)
+        LIB.ew_limiter_follow(axis, target, limits)
+        assert content(axis) == content(expected)
 
 
 def test_an_axis_at_rest_carries_a_stop_that_is_over() -> None:
