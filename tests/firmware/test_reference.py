@@ -63,24 +63,40 @@ def test_a_tick_towards_a_target_is_the_one_that_is_described(chase: tuple[Limit
     assert content(axis) == content(expected)
 
 
-@settings(max_examples=200)
-@given(st.sampled_from([0, 3, 20, 60]), st.integers(1, 13), st.integers(1, 5), st.integers(1, 4), st.integers(0))
-def test_a_walk_through_a_small_world_is_the_one_that_is_described(
-    half: int, v: int, a: int, j: int, seed: int
-) -> None:
-    """Where a jerk is 1 to 4 the search comes to its ends, and every distance is one of a few."""
-    draw = Random(seed).randint
-    limits = Limits(-half, half, v, LIB.ew_limiter_useful_acceleration(v, a, j), j)
-    axis = Motion()
-    LIB.ew_limiter_rest(axis, draw(-half, half))
-    for _ in range(40):
-        if draw(0, 3) == 0:  # a target at rest, somewhere
-            target = Target(draw(-half - 3, half + 3), 0, 0, 0, draw(-half, half), draw(0, 9))
-        else:
-            target = Target(
-                draw(-half - 3, half + 3), draw(-v - 1, v + 1), draw(-a - 1, a + 1), draw(-j - 1, j + 1),
-                draw(-half, half), NEVER if draw(0, 1) else draw(0, 9),
-            )  # fmt: skip
+def some_limits(random: Random) -> Limits:
+    """A world in which a jerk is 1 to 7 and every distance is one of a few, or one of any size."""
+    if random.random() < 0.5:
+        half, v, a, j = random.choice([0, 3, 20, 60]), random.randint(1, 13), random.randint(1, 9), random.randint(1, 7)
+    else:
+        half, v, a, j = (int(10 ** random.uniform(1, digits)) for digits in (9, 8, 6, 6))
+    return Limits(-half, half, v, LIB.ew_limiter_useful_acceleration(v, a, j), j)
+
+
+def some_target(random: Random, axis: Motion, limits: Limits) -> Target:
+    """At rest, anywhere, or where a plan that the axis hardly keeps up with might be."""
+    half, v, a, j = limits.position_max, limits.velocity_max, limits.acceleration_max, limits.jerk_max
+
+    def some(most: int) -> int:
+        return random.randint(-most, most)
+
+    ticks = NEVER if random.random() < 0.5 else random.randint(0, 30)
+    kind = random.randint(0, 3)
+    if kind == 0:
+        return Target(some(half + 3), 0, 0, 0, some(half), ticks)
+    if kind == 1:
+        return Target(some(half + 3), some(v + 1), some(a + 1), some(j + 1), some(half), ticks)
+    ahead, jerk = some(v) * random.randint(0, 4), some(j) // random.choice([1, 4])
+    return Target(axis.position + ahead, axis.velocity + some(a), some(a), jerk, some(half), ticks)
+
+
+@settings(max_examples=400)
+@given(st.integers(0))
+def test_a_walk_after_targets_of_all_kinds_is_the_one_that_is_described(seed: int) -> None:
+    random = Random(seed)
+    limits, axis = some_limits(random), Motion()
+    LIB.ew_limiter_rest(axis, random.randint(limits.position_min, limits.position_max))
+    for _ in range(30):
+        target = some_target(random, axis, limits)
         expected = reference.follow(copy(axis), target, limits)
         LIB.ew_limiter_follow(axis, target, limits)
         assert content(axis) == content(expected)

@@ -35,7 +35,8 @@ _RESULT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """One row of harnesses.toml; cut: a function of the harness, called at every access to what it looks at."""
+    """One row of harnesses.toml; cut: a function of the harness, called at every access to what it looks at;
+    options: for the checker, of its speed and not of its verdict."""
 
     name: str
     property: str
@@ -49,6 +50,7 @@ class Proof:
     replace: dict[str, str] = field(default_factory=dict)
     scale: dict[str, int] = field(default_factory=dict)
     cut: str = ""
+    options: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +106,13 @@ def _scaled_core(proof: Proof, folder: Path) -> Path:
     core = folder / "core"
     shutil.copytree(CORE, core)
     left = dict(proof.scale)
-    for header in core.glob("*.h"):
-        text = header.read_text()
+    for path in sorted(core.glob("*.[ch]")):
+        text = path.read_text()
         for name, value in proof.scale.items():
             text, count = re.subn(rf"(?m)^(#define {name}) \d+(u?)\b", rf"\g<1> {value}\2", text)
             if count:
                 del left[name]
-        header.write_text(text)
+        path.write_text(text)
     assert not left, left
     return core
 
@@ -142,6 +144,7 @@ def check(proof: Proof, define: str = "") -> dict[str, str]:
         command = [
             *cbmc_tool.cbmc(), str(model), "--function", proof.entry, "--unwind", str(proof.unwind),
             "--unwinding-assertions", "--div-by-zero-check", "--slice-formula",
+            *proof.options,
         ]  # fmt: skip
         for loop in proof.unwindset:
             command += ["--unwindset", loop]
