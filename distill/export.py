@@ -50,6 +50,11 @@ class Way:
     passes: Literal[1, 2] = 1
     video: Literal["imagined", "noise", "absent"] = "imagined"
 
+    @property
+    def target(self) -> float:
+        """The noise level that the first pass leaves."""
+        return HALF_WAY if self.passes == 2 else 0.0
+
     def __post_init__(self) -> None:
         if self.passes == 2 and self.video != "imagined":
             raise ConfigError(
@@ -255,7 +260,7 @@ def export_student(wam: WorldActionTransformer, way: Way | None = None) -> dict[
     if how.video != "imagined":
         del inputs["noise_video"]
         return {**graphs, "step": _onnx(_Act(wam, how), inputs, ["action", "new_kv"])}
-    first = _Step(wam, 1.0, HALF_WAY if how.passes == 2 else 0.0)
+    first = _Step(wam, 1.0, how.target)
     graphs["step"] = _onnx(first, inputs, ["action", "video", "new_kv"])
     if how.passes == 2:
         graphs["refine"] = _onnx(_Refine(wam, HALF_WAY, 0.0), refine_inputs(c), ["action", "video"])

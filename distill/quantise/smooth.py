@@ -110,7 +110,7 @@ def see(
     ]  # fmt: skip
     try:
         for feed in feeds:
-            wam.step(*step_arguments(feed, wam.config, way))
+            wam.step(*step_arguments(feed, wam.config, way), target=(way or Way()).target)
     finally:
         for hook in hooks:
             hook.remove()

@@ -152,8 +152,9 @@ def quantise_student(
 @torch.no_grad()
 def _same(wam: WorldActionTransformer, smoothed: Smoothed, feed: Feed, way: Way | None) -> None:
     """Smoothing is an identity; a fold that is not would be calibrated and shipped as if it were the student."""
-    before = wam.step(*step_arguments(feed, wam.config, way))[0]
-    after = smoothed.wam.step(*step_arguments(smoothed.feed(feed), wam.config, way))[0]
+    target = (way or Way()).target
+    before = wam.step(*step_arguments(feed, wam.config, way), target=target)[0]
+    after = smoothed.wam.step(*step_arguments(smoothed.feed(feed), wam.config, way), target=target)[0]
     change = float((after - before).abs().max() / before.abs().max().clamp_min(1e-6))
     if not change <= FOLDED:
         raise ContractError(f"smoothing changed an action by {change:.2g} of its size", expected=f"at most {FOLDED:g}")
