@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from distill.batch import Batch, Drawn, gather
+from distill.batch import Batch, Drawn, NoiseLevels, gather
 from distill.data.files import sha256_of
 from distill.data.frames import Frames
 from distill.data.mixture import Part, load_mixture, mixture_hash, placed
@@ -30,6 +30,8 @@ from edge_wam.embodiment import Embodiment, load_embodiment
 from edge_wam.errors import ConfigError
 
 WAM = Artefact(WAM_FILE, "wam")
+WHOLE_WAY = NoiseLevels(action_at_one=0.0, video_at_one=0.0, coupled=0.5)
+"""Levels of a network that follows an ODE from noise to data: half of the time video and actions together."""
 
 
 class TeacherConfig(StageConfig):
@@ -39,7 +41,7 @@ class TeacherConfig(StageConfig):
     """
 
     run: Path = Path("pretrain")
-    shape: Shape = Shape()
+    shape: Shape = Shape(size="10m")
 
 
 class LessonConfig(StageConfig):

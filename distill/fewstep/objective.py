@@ -165,8 +165,8 @@ class FewStep(nn.Module):
     def _flow(self, model: WorldActionTransformer, batch: Batch, noise: Noise, step: int) -> tuple[Tensor, Tensor]:
         still = torch.zeros_like(noise.sigma_action)
         video, action = student_velocities(model, batch, noisy_chunk(batch, noise), still, still)
-        error = charbonnier(action - (noise.action - batch.action), self.weights.scale)
-        wrong = charbonnier(video - (noise.video - batch.video), self.weights.scale)
+        error = (action - (noise.action - batch.action)).square()  # squares: a velocity is a mean, not a median
+        wrong = (video - (noise.video - batch.video)).square()
         weight = knot_weights(batch, noise, self.weights.near)
         return masked_mean(error, weight), masked_mean(wrong, batch.video_mask[..., None, None])
 

@@ -30,7 +30,8 @@ class ShrinkWeights(BaseModel):
     Attributes:
         truth: flow matching on the data. velocity: the teacher's velocities. feature, motion: its hidden states.
         teacher_every: the teacher is asked in every so-manieth step; its losses then weigh as much as they say.
-        flow: video beside action, and near knots beside far ones, in truth and velocity alike.
+        flow: video beside action, near knots beside far ones, and how action errors are counted, in truth and velocity
+            alike. Squares: a shrunk student goes the whole way from noise, as its teacher does.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,7 +41,7 @@ class ShrinkWeights(BaseModel):
     feature: float = Field(default=0.2, ge=0, allow_inf_nan=False)
     motion: float = Field(default=0.2, ge=0, allow_inf_nan=False)
     teacher_every: int = Field(default=1, ge=1)
-    flow: FlowMatchingWeights = FlowMatchingWeights()
+    flow: FlowMatchingWeights = FlowMatchingWeights(action="squared")
 
 
 def annealing(step: int, steps: int) -> float:
@@ -116,15 +117,18 @@ class Shrinking(nn.Module):
         weight = knot_weights(batch, noise, self.weights.flow.near)
         mask = batch.video_mask[..., None, None]
         return {
-            "action": masked_mean(charbonnier(action - (noise.action - batch.action), 0.02), weight),
+            "action": masked_mean(self._counted(action - (noise.action - batch.action)), weight),
             "video": masked_mean((video - (noise.video - batch.video)).square(), mask),
         }
+
+    def _counted(self, error: Tensor) -> Tensor:
+        return error.square() if self.weights.flow.action == "squared" else charbonnier(error, 0.02)
 
     def _velocity(
         self, video: Tensor, action: Tensor, said: Look, batch: Batch, noise: Noise, same_latents: bool
     ) -> dict[str, Tensor]:
         weight = knot_weights(existing_axes(batch, self.axes), noise, self.weights.flow.near)
-        out = {"teacher_action": masked_mean(charbonnier(action - said.action, 0.02), weight)}
+        out = {"teacher_action": masked_mean(self._counted(action - said.action), weight)}
         out["teacher_video"] = action.new_zeros(())
         if same_latents:
             out["teacher_video"] = masked_mean((video - said.video).square(), torch.ones_like(video))

@@ -12,13 +12,12 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from distill.batch import NoiseLevels
 from distill.data.endpoints import cached_endpoints
 from distill.data.files import sha256_of
 from distill.feed import Sampling
 from distill.fewstep.endpoints import EndpointSource, KeptEndpoints, SolvedEndpoints, shuffled
 from distill.fewstep.objective import FewStep, FewStepWeights
-from distill.lessons import WAM, LessonConfig, Lessons, copy_codec, facts, open_lessons, open_teacher
+from distill.lessons import WAM, WHOLE_WAY, LessonConfig, Lessons, copy_codec, facts, open_lessons, open_teacher
 from distill.models.config import StudentConfig
 from distill.models.wam import WorldActionTransformer
 from distill.run import Run
@@ -45,7 +44,7 @@ class Config(LessonConfig):
     steps: int = Field(default=8, ge=2)
     draws: int = Field(default=2, ge=0)
     shuffled: bool = False
-    sampling: Sampling = Sampling(noise=NoiseLevels(action_at_one=0.4, video_at_one=0.4))
+    sampling: Sampling = Sampling(noise=WHOLE_WAY)
     training: Training = Training(steps=3000, learning_rate=3e-4, warmup=100, weight_decay=0.0, clip=2.0, ema=0.995)
     loss: FewStepWeights = FewStepWeights()
 

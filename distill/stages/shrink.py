@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 
 from distill.batch import Batch, Noise, NoiseLevels, draw_noise, generator
-from distill.lessons import WAM, LessonConfig, Lessons, copy_codec, facts, open_lessons, open_teacher
+from distill.feed import Sampling
+from distill.lessons import WAM, WHOLE_WAY, LessonConfig, Lessons, copy_codec, facts, open_lessons, open_teacher
 from distill.losses.features import Basis, FeatureMatching, Moments
 from distill.losses.shrinking import Shrinking, ShrinkWeights
 from distill.models.config import StudentConfig
@@ -41,6 +42,7 @@ class Config(LessonConfig):
     teaches: bool = True
     depths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     components: int = Field(default=256, ge=1)
+    sampling: Sampling = Sampling(noise=WHOLE_WAY)
     training: Training = Training(steps=8000, learning_rate=5e-4, warmup=300, weight_decay=1e-3)
     loss: ShrinkWeights = ShrinkWeights()
 
