@@ -1,6 +1,6 @@
 """Memory of a training at scale, from the real shapes: parameters are counted and blocks are run on the meta device.
 
-What a GPU holds: its part of the float32 weights, gradients, Adam's two moments and the average; gathered in bfloat16
+What a GPU holds: its part of the float32 weights, gradients, Adam's two moments and the average; gathered in float32
 the block that computes and the one that comes next, and what belongs to no block; with recomputation the input of every
 block, and everything that one block saves while it is computed again. Left out: the allocator's waste, NCCL's buffers,
 the frozen encoders (text, image, VAE run beforehand) and a second model that teaches.
@@ -75,7 +75,7 @@ def need(shape: Shape, gpus: int, clips: int, *, recompute: bool = True) -> Need
     gathered = 2 * shape.largest_block + shape.outside if gpus > 1 else 0
     inputs = shape.depth * shape.tokens * shape.width * BFLOAT16
     activations = inputs + shape.saved if recompute else shape.depth * shape.saved
-    return Need(STATE_BYTES * part, BFLOAT16 * gathered, clips * activations)
+    return Need(STATE_BYTES * part, FLOAT32 * gathered, clips * activations)
 
 
 def _teacher(name: str) -> Shape:

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
@@ -93,11 +93,14 @@ def joined(device: str = "cpu") -> Iterator[Place]:
         dist.destroy_process_group()
 
 
-def spread(model: nn.Module, place: Place, *, precision: Precision, recompute: bool) -> None:
-    """Cut the parameters of ``model`` (which has ``blocks``) over all processes, in place. One process: nothing is cut.
+def spread(model: nn.Module, place: Place, *, recompute: bool) -> None:
+    """Cut the parameters of a ``model`` that has ``blocks`` over all processes, in place.
 
-    What leaves a process and what is computed with is of ``precision``; gradients are added up in float32, and the
-    optimiser's copy is float32. Inputs are not rounded: a noise level times 1000 in bfloat16 is off by up to 4.
+    With one process nothing is cut, nor is a model without blocks: it is small, and every process holds it whole.
+
+    Parameters are gathered and gradients added up in float32; autocast rounds what products take. Gathering bfloat16
+    would halve the traffic, but a norm of float32 numbers refuses bfloat16 weights on a CPU, and inputs must not be
+    rounded: a noise level times 1000 in bfloat16 is off by up to 4.
 
     Args:
         recompute: keep only the inputs of blocks and compute the rest again in the backward pass.
@@ -108,19 +111,17 @@ def spread(model: nn.Module, place: Place, *, precision: Precision, recompute: b
     elif recompute:
         for block in blocks:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-    if place.world == 1:
+    if place.world == 1 or not blocks:
         return
-    dtype = None if precision == "float32" else DTYPES[precision]
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = dist.device_mesh.init_device_mesh(place.device.type, (place.world,))
     for unit in (*blocks, model):
-        fully_shard(unit, mesh=mesh, mp_policy=policy)
+        fully_shard(unit, mesh=mesh)
         if hasattr(unit, "text_kv"):  # called beside forward: its parameters must be gathered for it as well
             register_fsdp_forward_method(unit, "text_kv")
 
 
 def add_up(parameters: list[nn.Parameter], place: Place) -> None:
-    """Mean of the gradients of parameters that are whole in every process (small heads, probes, projections)."""
+    """Mean of the gradients of parameters that are whole in every process (codecs, probes, projections)."""
     if place.world == 1:
         return
     for parameter in parameters:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -95,7 +95,7 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.run, self.model, self.objective, self.training = run, model, objective, training
         self.artefact, self.place = artefact, place
-        spread(model, place, precision=training.precision, recompute=training.recompute)
+        spread(model, place, recompute=training.recompute)
         own = objective if isinstance(objective, nn.Module) else None
         self.modules = {"model": model, **({"objective": own} if own is not None else {})}
         self.trained = {
@@ -157,21 +157,20 @@ class Trainer:
             group["lr"] = self.training.rate(step)
         self.optimiser.zero_grad(set_to_none=True)
         dtype = DTYPES[self.training.precision]
-        low = torch.autocast(self.place.device.type, dtype) if dtype != torch.float32 else nullcontext()
+        low: AbstractContextManager[Any] = nullcontext()
+        if dtype != torch.float32:  # with several processes no rounded copy of every weight is kept for the pass
+            low = torch.autocast(self.place.device.type, dtype, cache_enabled=self.place.world == 1)
         with low:
             parts = self.objective.loss(self.model, batch, noise, step)
         parts["total"].backward()
-        own = [p for name, p in self.trained.items() if name.startswith("objective.")]
-        add_up(own, self.place)
-        gradients = [[p.grad for p in group if p.grad is not None] for group in (self._of_model(), own)]
+        groups = [[p for n, p in self.trained.items() if n.startswith(prefix)] for prefix in ("model.", "objective.")]
+        add_up([*groups[0], *groups[1]], self.place)
+        gradients = [[p.grad for p in group if p.grad is not None] for group in groups]
         norm = math.hypot(*(norm_of(group) for group in gradients))
         if math.isfinite(norm) and norm > self.training.clip:
             for gradient in (*gradients[0], *gradients[1]):
                 gradient.mul_(self.training.clip / norm)
         return parts, norm
-
-    def _of_model(self) -> list[nn.Parameter]:
-        return [p for name, p in self.trained.items() if name.startswith("model.")]
 
     @torch.no_grad()
     def _step(self, step: int) -> None:

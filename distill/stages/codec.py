@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill.batch import generator, normal
+from distill.batch import generator, masked_mean, normal
 from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.data.files import sha256_of
 from distill.data.mixture import Part, mixture_hash, of_one_robot, placed
@@ -92,7 +92,7 @@ class Reconstruction(nn.Module):
         wrong = self.probe((grid + 0.05 * noise).flatten(1)).float() - batch.read
         weight = 1.0 + (FOREGROUND_WEIGHT - 1.0) * ((image - self.mean).abs().amax(1, keepdim=True) > 0.2).float()
         error = made.float() - image
-        picture = ((error.abs() + error.pow(2)) * weight).sum() / (weight.sum() * 3)
+        picture = masked_mean(error.abs() + error.pow(2), weight)
         probe = wrong.pow(2).mean()
         return {
             "total": picture + PROBE_WEIGHT * probe + 1e-4 * grid.float().pow(2).mean(), "image": picture,

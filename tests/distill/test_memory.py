@@ -20,7 +20,7 @@ def test_state_is_shared_out_and_a_block_is_gathered_twice() -> None:
     one, eight = need(shape, 1, 2), need(shape, 8, 2)
     assert one.state == STATE_BYTES * shape.parameters and one.gathered == 0
     assert eight.state == STATE_BYTES * -(-shape.parameters // 8)
-    assert eight.gathered == 2 * (2 * block + shape.outside)
+    assert eight.gathered == 4 * (2 * block + shape.outside)
     assert one.activations == eight.activations == 2 * need(shape, 1, 1).activations
 
 

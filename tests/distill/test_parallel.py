@@ -48,9 +48,10 @@ def test_two_processes_compute_what_one_computes_whoever_began(tmp_path: Path) -
 
     with pytest.raises(KeyboardInterrupt):
         train(begun, training=SHORT, before=_interrupt)
-    two([both, begun])
+    two([both, begun, tmp_path / "uncut"])
     agree(one, both)
     agree(one, begun)
+    np.testing.assert_allclose(curve(one), curve(tmp_path / "uncut"), rtol=1e-5, atol=1e-6)
 
 
 def _interrupt(step: int) -> None:

@@ -71,10 +71,22 @@ class WithProbe(nn.Module):
         return {**parts, "total": parts["total"] + probe, "probe": probe}
 
 
+class Hidden(nn.Module):
+    """A model that shows no blocks: every process holds it whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = WorldActionTransformer(TINY)
+        self.text_kv = self.inner.text_kv
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.inner(*inputs)
+
+
 def train(
     folder: Path, *, training: Training = TRAINING, objective: Any = None, place: Place | None = None,
     arriving: Path | None = None, before: Callable[[int], None] = lambda step: None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = lambda: False, cut: bool = True,
 ) -> Trainer:  # fmt: skip
     """Train (or resume) in ``folder``. ``before`` is called with every step, before its samples are drawn."""
     here = place or Place()
@@ -83,7 +95,7 @@ def train(
         run.begin("test", training, {"data": "d", "seed": training.seed})
         here.wait()
         torch.manual_seed(training.seed)
-        model = WorldActionTransformer(TINY)
+        model = WorldActionTransformer(TINY) if cut else Hidden()
         trainer = Trainer(run, model, WithProbe() if objective is None else objective, training, WAM, here)
         feed = WindowFeed(
             run, windows(40, 1), load, arriving, TOKENS, Sampling(), training.batch, training.seed, here
@@ -116,7 +128,7 @@ def process(rank: int, world: int, folders: list[Path], rendezvous: Path, traini
             os.kill(os.getpid(), signal.SIGKILL)
 
     for folder in folders:
-        train(folder, training=training, place=Place(rank, world), before=before)
+        train(folder, training=training, place=Place(rank, world), before=before, cut=folder.name != "uncut")
     dist.destroy_process_group()
 
 
