@@ -66,8 +66,9 @@ def run(config: Config, context: Context) -> None:
     if not (folder / WAM_FILE).exists():
         raise ConfigError(f"{folder / WAM_FILE} does not exist", remedy="shrink a student first")
     begins = {"student": sha256_of(folder / WAM_FILE)}
+    known = facts(config, context, config.training.seed)
     try:
-        run.begin("fewstep", config, facts(config, context, config.training.seed) | begins)
+        run.begin("fewstep", config, known | begins)
         place.wait()
         if run.finished:
             return
@@ -76,7 +77,9 @@ def run(config: Config, context: Context) -> None:
         student = model.config
         lessons = open_lessons(config, context, student)
         teacher = open_teacher(config.teacher, context, student)
-        source = _endpoints(config, lessons, teacher, run, context) if config.loss.endpoint else None
+        source: EndpointSource | None = None
+        if config.loss.endpoint:
+            source = _endpoints(config, lessons, teacher, str(known["data"]), run, context)
         if place.leads:
             write_shape(run.folder, student)
         objective = FewStep(model, config.loss, source, teacher, lessons.axes).to(place.device)
@@ -102,7 +105,7 @@ def with_target_time(folder: Path, otherwise: StudentConfig, seed: int) -> World
 
 
 def _endpoints(
-    config: Config, lessons: Lessons, teacher: WamTeacher, run: Run, context: Context
+    config: Config, lessons: Lessons, teacher: WamTeacher, data: str, run: Run, context: Context
 ) -> EndpointSource:
     source: EndpointSource = SolvedEndpoints(teacher, config.steps)
     if config.draws:
@@ -112,8 +115,8 @@ def _endpoints(
             return KeptEndpoints(
                 cached_endpoints(
                     run.folder / ENDPOINTS, len(lessons.windows), lessons.batch, teacher,
-                    data_hash=str(facts(config, context, config.training.seed)["data"]), draws=config.draws,
-                    steps=config.steps, seed=config.training.seed, device=place.device,
+                    data_hash=data, draws=config.draws, steps=config.steps, seed=config.training.seed,
+                    device=place.device,
                     report=lambda done, total: report(done, total, ""),
                 )
             )  # fmt: skip
