@@ -17,8 +17,8 @@ CALL = "from edge_wam.cli import main; main()"
 
 
 def _call(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """``edge-wam`` where only ``site`` says which commands there are."""
-    code = f"import importlib.metadata as m; m.MetadataPathFinder.search = staticmethod(lambda *a, **k: []); {CALL}"
+    """``edge-wam`` where ``site`` says first which commands there are; none are known where it is ``bare``."""
+    code = f"import importlib.metadata as m; m.entry_points = lambda **_: (); {CALL}"
     real = f"import sys; sys.path.insert(0, {str(site)!r}); {CALL}"
     bare = site.name == "bare"
     return subprocess.run(
