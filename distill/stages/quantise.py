@@ -31,6 +31,7 @@ from distill.quantise.aware import AwareWeights, QuantisationAware
 from distill.quantise.fake import quantise_in_place
 from distill.quantise.gate import GateSettings, Verdict, drive
 from distill.quantise.keep import edge_blocks
+from distill.quantise.saturation import ALLOWED
 from distill.quantise.student import Quantisation
 from distill.release import Calibration, Released, make_release
 from distill.run import Run, write_whole
@@ -124,6 +125,9 @@ def run(config: Config, context: Context) -> None:
         write_whole(run.folder / VERDICT, json.dumps(asdict(verdict), indent=2) + "\n")
         made.quantised.write(run.folder, config.name)
         _write_saturation(run.folder / "saturation.csv", made)
+        for row in made.saturated:
+            if row.share > ALLOWED:
+                run.note("saturated", steps, activation=row.activation, share=row.share, allowed=ALLOWED)
         if not verdict.passed:
             raise ContractError(
                 f"INT8 of {config.student} is not let out: {'; '.join(verdict.reasons)}",

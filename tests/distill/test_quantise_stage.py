@@ -72,9 +72,8 @@ class _Bench:
             smoothed=Smoothed(wam, (), scale, scale), scales={"blocks.1.q": 0.5, "blocks.0.ffn_in": 0.5},
             write=lambda folder, name: (folder / "sensitivity.csv").write_text(name),
         )  # fmt: skip
-        return SimpleNamespace(
-            model_hash=f"hash{len(self.released)}", quantised=made, saturated=[Saturation("x", 1000, 1)]
-        )
+        rows = [Saturation("x", 1000, 2), Saturation("y", 1000, 1)]
+        return SimpleNamespace(model_hash=f"hash{len(self.released)}", quantised=made, saturated=rows)
 
     def drive(self, floating: Path, int8: Path, *_: object) -> Verdict:
         assert floating.name == "fp32.wam", "always the student that came in"
@@ -95,7 +94,8 @@ def test_a_bundle_that_keeps_the_skill_is_let_out_once(work: Path, monkeypatch: 
     assert (work / "tiny.wam" / "manifest.json").read_text() == "1"
     verdict = json.loads((work / "quantise" / "verdict.json").read_text())
     assert verdict["difference_pp"] == -0.5 and verdict["pairs"] == 100
-    assert (work / "quantise" / "saturation.csv").read_text().splitlines()[1] == "x,1000,1,0.001"
+    assert (work / "quantise" / "saturation.csv").read_text().splitlines()[1:] == ["x,1000,2,0.002", "y,1000,1,0.001"]
+    assert [note["activation"] for note in Run(work / "quantise").notes("saturated")] == ["x"], "1 in 1000 is allowed"
     assert (work / "quantise" / "sensitivity.csv").exists()
     quantise.run(_config(), _context(work.parent))
     assert len(bench.released) == 1, "what was done is not done again"
