@@ -82,7 +82,7 @@ def some_target(random: Random, axis: Motion, limits: Limits) -> Target:
     ticks = NEVER if random.random() < 0.5 else random.randint(0, 30)
     kind = random.randint(0, 3)
     if kind == 0:
-        return Target(some(half + 3), 0, 0, 0, some(half), ticks)
+        return Target(random.choice([some(half + 3), axis.end]), 0, 0, 0, random.choice([some(half), axis.end]), ticks)
     if kind == 1:
         return Target(some(half + 3), some(v + 1), some(a + 1), some(j + 1), some(half), ticks)
     ahead, jerk = some(v) * random.randint(0, 4), some(j) // random.choice([1, 4])

@@ -23,7 +23,7 @@ import pytest
 
 from firmware_bridge.mcu import build as mcu_build
 
-BASE_S = 2.0
+BASE_S = 20.0
 SLOWER = 5.0
 """A mutant hangs when a test takes so many times longer (and BASE_S more): on the board the watchdog would bite."""
 _FORGET = 0.9
@@ -70,7 +70,7 @@ class MutantSession:
         from hypothesis import Phase, settings
 
         settings.register_profile("mutant", phases=(Phase.explicit, Phase.generate), database=None, derandomize=True,
-                                  deadline=None)  # fmt: skip
+                                  deadline=None, report_multiple_bugs=False)  # fmt: skip
         settings.load_profile("mutant")
 
     @pytest.hookimpl(tryfirst=True)
