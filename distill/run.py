@@ -77,6 +77,14 @@ class Run:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         self._take()
+        try:
+            self._admit(stage, config, facts)
+        except BaseException:
+            self.end()  # who is refused does not keep others out
+            raise
+
+    def _admit(self, stage: str, config: BaseModel, facts: dict[str, Any]) -> None:
+        """Compare with what the directory was begun with, or write it down."""
         wanted = json.loads(config.model_dump_json(exclude_none=True))
         document = {"stage": stage, **facts}
         if (self.folder / FACTS).exists():

@@ -211,11 +211,9 @@ def test_another_configuration_is_refused_by_its_key(tmp_path: Path) -> None:
     run = Run(tmp_path)
     with pytest.raises(ConfigError, match=r"data was 'd' and is 'e'"):
         run.begin("test", TRAINING, {"data": "e", "seed": 0})
-    run.end()
     with pytest.raises(ConfigError, match=r"teacher was None and is 't'"):
-        run.begin("test", TRAINING, {"data": "d", "seed": 0, "teacher": "t"})
-    run.end()
-    run.begin("test", TRAINING, {"data": "d", "seed": 0})
+        Run(tmp_path).begin("test", TRAINING, {"data": "d", "seed": 0, "teacher": "t"})
+    run.begin("test", TRAINING, {"data": "d", "seed": 0})  # who was refused holds nothing
     with pytest.raises(ConfigError, match="in use by another process"):
         Run(tmp_path).begin("test", TRAINING, {"data": "d", "seed": 0})
     run.end()
