@@ -16,9 +16,9 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from distill.progress import ERR, progress
+from distill.scoring_commands import compare, score, spread
 from distill.stages import STAGES
 from edge_wam.errors import EdgeWamError
 
@@ -26,8 +26,6 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Make a student: demonstrations, codec, transformer, on-policy rounds, INT8 bundle.",
 )  # fmt: skip
-ERR = Console(stderr=True, highlight=False)
-Update = Callable[[str, int, int, str], None]
 
 Robot = Annotated[Path, typer.Option(help="Robot file with the statistics for normalisation.")]
 Size = Annotated[str, typer.Option(help="Size of the student (distill/models/config.py).")]
@@ -44,33 +42,6 @@ Key = Annotated[
     Path | None, typer.Option(help="Private key that signs. Without one the INSECURE demo key signs.")
 ]
 DEFAULT_ROBOT = Path("robots/metaworld_sawyer.toml")
-
-
-@contextmanager
-def _progress(shown: bool = True) -> Iterator[Update]:
-    """One bar per stage on stderr; without a terminal a line now and then (a log file is read by people too)."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[remark]}", markup=False),
-    )  # fmt: skip
-    with Progress(*columns, console=ERR, disable=not (shown and ERR.is_terminal)) as bars:
-        tasks = {}
-        said: dict[str, int] = {}
-
-        def update(stage: str, done: int, total: int, remark: str) -> None:
-            if not shown:
-                return
-            if not ERR.is_terminal:
-                percent = 100 * done // max(1, total)
-                if said.get(stage) != percent:
-                    said[stage] = percent
-                    ERR.print(f"{stage} {done}/{total}  {remark}", markup=False)
-                return
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total, remark="")
-            bars.update(tasks[stage], completed=done, total=total, remark=remark)
-
-        yield update
 
 
 def _use(threads: int) -> None:
@@ -112,7 +83,7 @@ def _chain(recipe: Path, only: str | None, work: Path | None, device: str, threa
         raise ConfigError(f"{recipe} has no table [{only}]", expected=", ".join(configs))
     _use(threads)
     folder = Path("runs") / recipe.stem if work is None else work
-    with joined(device) as place, _progress(place.leads) as update, _stoppable() as stop:
+    with joined(device) as place, progress(place.leads) as update, _stoppable() as stop:
         folder.mkdir(parents=True, exist_ok=True)
         context = Context(folder.resolve(), recipe.parent.resolve(), place, update, stop, key)
         for name, config in configs.items():
@@ -134,6 +105,8 @@ def _add(name: str, text: str) -> None:
         _chain(config, None if name == "all" else name, work, device, threads, key)
 
 
+for _command in (score, compare, spread):
+    app.command()(_command)
 for _name, _text in (*STAGES.items(), ("all", "Run every stage of the recipe, one after the other.")):
     _add(_name, _text)
 
@@ -152,7 +125,7 @@ def generate(
     from edge_wam.sim.world import SHIPPED_TASKS, task_named
 
     tasks = tuple(task_named(name).name for name in task) if task else SHIPPED_TASKS
-    with _progress() as update:
+    with progress() as update:
         writer = write(
             out, load_embodiment(robot), per_task=per_task, seed=seed, tasks=tasks,
             report=lambda done, total, remark: update("demonstrations", done, total, remark),
@@ -175,7 +148,7 @@ def inspect(
     from distill.data.survey import survey
     from edge_wam.embodiment import load_embodiment
 
-    with _progress() as update:
+    with progress() as update:
         found = survey(
             source_from(data, source), load_embodiment(robot), horizon, decode=decode,
             report=lambda done, total: update("frames", done, total, ""),
@@ -205,7 +178,7 @@ def collect(
     parent = os.getppid()
     tasks = tuple(task_named(name).name for name in task) if task else SHIPPED_TASKS
     _use(threads)
-    with _progress() as update:
+    with progress() as update:
         collect_rounds(
             run, out, config_named(size), load_embodiment(robot), tag=tag, first_seed=seed, episodes=episodes,
             rounds=rounds, tasks=tasks, passes=passes, replan_knots=replan_knots,
@@ -229,7 +202,7 @@ def export(
     from edge_wam.bundle import demo_private_key, load_private_key
 
     _use(threads)
-    with _progress() as update:
+    with progress() as update:
         model_hash = release(
             run, out, robot_file=robot, config=config_named(size), float_out=float_out,
             key=demo_private_key() if key is None else load_private_key(key),
@@ -258,7 +231,7 @@ def imagination(
 
     opened = open_bundle(bundle, trust=TrustStore.load(trust or [], allow_demo_key=True))
     done = 0
-    with _progress() as update:
+    with progress() as update:
 
         def report(task: str, number: int) -> None:
             nonlocal done

@@ -7,6 +7,7 @@ the transformer really ran.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 from edge_wam.app.row_file import RowFile
 from edge_wam.contracts import F32, ActionChunk, Imagination, Observation
 from edge_wam.embodiment import Embodiment
-from edge_wam.errors import ConfigError, PolicyError
+from edge_wam.errors import ConfigError, ContractError, PolicyError
 from edge_wam.policy import Latents
 from edge_wam.sim.lockstep import Planner, mcu_library, run_episode
 from edge_wam.sim.world import TRAIN_SEED_LIMIT, World, task_named
@@ -108,6 +109,32 @@ def open_scores(path: Path, settings: dict[str, Any]) -> RowFile[Score]:
     return RowFile(path, settings, lambda value: Score(**value))
 
 
+def read_scores(path: Path) -> list[Score]:
+    """The episodes in a file of scores.
+
+    Raises:
+        ContractError: there is none, or it is something else.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if "settings" not in json.loads(lines[0]):
+            raise ValueError("no line of settings")
+        return [Score(**json.loads(line)) for line in lines[1:]]
+    except (OSError, ValueError, IndexError, TypeError) as error:
+        raise ContractError(f"{path}: no scores: {error}", remedy="edge-wam distill score writes them") from error
+
+
+def check_scenes(tasks: Sequence[str], first_seed: int) -> None:
+    """Raises ConfigError for an unknown task, or seeds that belong to training."""
+    if first_seed < TRAIN_SEED_LIMIT:
+        raise ConfigError(
+            f"seed {first_seed} belongs to training", expected=f"{TRAIN_SEED_LIMIT} or above",
+            remedy="score on seeds that no training run has seen",
+        )
+    for task in tasks:
+        task_named(task)
+
+
 def score(
     planner: ScoredPlanner, embodiment: Embodiment, results: RowFile[Score], tasks: Sequence[str], *, episodes: int,
     first_seed: int, replan_knots: int, report: Callable[[int, int, str], None],
@@ -117,13 +144,7 @@ def score(
     Raises:
         ConfigError: an unknown task, or seeds that belong to training.
     """
-    if first_seed < TRAIN_SEED_LIMIT:
-        raise ConfigError(
-            f"seed {first_seed} belongs to training", expected=f"{TRAIN_SEED_LIMIT} or above",
-            remedy="score on seeds that no training run has seen",
-        )
-    for task in tasks:
-        task_named(task)
+    check_scenes(tasks, first_seed)
     library = mcu_library()
     done = {(row.task, row.seed) for row in results.rows}
     total, finished = len(tasks) * episodes, 0
