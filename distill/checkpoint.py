@@ -30,6 +30,14 @@ def save_tensors(path: Path, states: dict[str, Any], step: int) -> None:
         raise ConfigError(f"{path} could not be written: {error}", remedy="make room and start again") from error
 
 
+def step_of(path: Path) -> int:
+    """The step at which a checkpoint was written; -1 if it cannot be read."""
+    try:
+        return int(torch.load(path, weights_only=True, map_location="cpu", mmap=True)["step"])
+    except Exception:  # whatever a damaged file makes the loader say
+        return -1
+
+
 def load_checkpoint(path: Path, parts: dict[str, Any]) -> int:
     """Load every part; returns the step reached, 0 when there is no checkpoint.
 

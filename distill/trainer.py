@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from distill.checkpoint import save_tensors
+from distill.checkpoint import save_tensors, step_of
 from distill.curves import Curves
 from distill.parallel import DTYPES, Place, Precision, add_up, norm_of, spread, whole
 from distill.run import Run, Stopped
@@ -125,6 +125,8 @@ class Trainer:
         """
         t = self.training
         self.model.train()
+        if self.start and self._behind(self.start):
+            self._hand_on(self.start)
         for step in range(self.start, t.steps):
             parts, norm = self._gradients(feed, step)
             names = list(parts)
@@ -217,6 +219,15 @@ class Trainer:
 
     def _save(self, done: int) -> None:
         save_state(self.run.folder / "state", done, self._tensors(), {"sums": self.sums}, self.place)
+        self._hand_on(done)
+
+    def _behind(self, done: int) -> bool:
+        """What was handed on is not of step ``done``: a kill came between the two files."""
+        path = self.run.folder / self.artefact.file
+        behind = self.place.leads and (not path.exists() or step_of(path) != done)
+        return self.place.mean([float(behind)])[0] > 0
+
+    def _hand_on(self, done: int) -> None:
         self.write_artefact(done)
         if self.place.leads:
             self.curves.draw()

@@ -18,6 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from distill import trainer
 from distill.curves import Curves
 from distill.parallel import Place
 from distill.run import Run, Stopped
@@ -71,7 +72,20 @@ def test_a_run_that_was_killed_goes_on_to_the_last_bit(through: Path, tmp_path: 
     same(through, tmp_path)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_kill_between_the_last_state_and_what_is_handed_on_does_no_harm(
+    through: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "save_tensors", lambda path, states, step: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            train(tmp_path, training=TRAINING.model_copy(update={"checkpoint_every": 12}))
+    assert newest(tmp_path / "state") == tmp_path / "state" / "step-000000012"
+    assert not (tmp_path / "wam.pt").exists()
+    train(tmp_path, training=TRAINING.model_copy(update={"checkpoint_every": 12}))
+    same(through, tmp_path)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(number=st.integers(0, 25))
 def test_wherever_a_disk_is_written_a_kill_does_no_harm(
     through: Path, tmp_path_factory: pytest.TempPathFactory, number: int

@@ -20,6 +20,7 @@ from firmware_bridge.host.link import Link
 from firmware_bridge.host.messages import ChunkEncoding, Event, EventKind, McuState, State, Stats, StopCause
 from firmware_bridge.host.transport import open_unix
 from tests.link.fake_mcu import LIMITS
+from tests.support.stalls import Queue
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCELERATION = 10.0
@@ -49,6 +50,7 @@ class Bench:
         self.plant = EchoPlant(self.emulator.open_drive())
         self.relay = Relay(self.socket, self.emulator.open_link())
         self.hosts: list[subprocess.Popen[str]] = []
+        self.queues: list[Queue] = []
         self._links: list[Link] = []
 
     def start_host(self, *arguments: str) -> subprocess.Popen[str]:
@@ -60,6 +62,7 @@ class Bench:
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         self.hosts.append(host)
+        self.queues.append(Queue(host.pid))
         assert host.stdout is not None
         said = ""
         while "MOVING" not in said:
@@ -73,11 +76,12 @@ class Bench:
     def starved(self) -> bool:
         """The machine stalled the bench itself for longer than any real-time claim about it could stand.
 
-        By two witnesses that are not what is tested: a thread that only asks for a turn every few milliseconds, and
-        the emulated MCU's own longest wait for its processor.
+        By three witnesses that are not what is tested: a thread that only asks for a turn every few milliseconds, the
+        emulated MCU's own longest wait for its processor, and that of a host that had something to do.
         """
         waits = [message.tick_gap_max_us for message in self.relay.messages(Stats) if isinstance(message, Stats)]
-        return self.plant.longest_gap_s > STALL_S or max(waits, default=0) > STALL_S * 1e6
+        hosts = max((queue.longest_s for queue in self.queues), default=0.0)
+        return max(self.plant.longest_gap_s, hosts) > STALL_S or max(waits, default=0) > STALL_S * 1e6
 
     def renew(self) -> None:
         """Everything anew, from power-on."""
@@ -132,6 +136,8 @@ class Bench:
         os.kill(host.pid, number)
 
     def close(self) -> None:
+        for queue in self.queues:
+            queue.close()
         for host in self.hosts:
             if host.poll() is None:
                 host.kill()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from edge_wam.supervisor import SessionError
 from tests.runtime.rig import Running
 from tests.support import stalls
-from tests.support.stalls import ATTEMPTS, STALL_S, Witness, judge
+from tests.support.stalls import ATTEMPTS, STALL_S, Queue, Witness, judge
 
 
 class Scripted(Witness):
@@ -67,6 +73,12 @@ class Counted(Running):
 
 
 MODULE = """
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 from tests.runtime.test_stalls import Counted
 
@@ -106,3 +118,29 @@ def test_every_attempt_is_given_a_session_and_a_folder_of_its_own(
     pytester.makepyfile(MODULE.format(real_time=real_time))
     outcome = pytester.runpytest_inprocess("-q", "-p", "no:cacheprovider")
     outcome.assert_outcomes(passed=2 if real_time else 0, failed=0 if real_time else 2)
+
+
+def _busy(nice: int) -> subprocess.Popen[bytes]:
+    program = f"import os; os.nice({nice}); os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\nwhile True: pass"
+    return subprocess.Popen([sys.executable, "-c", program])
+
+
+def test_a_process_that_waits_for_its_processor_is_told_from_one_that_was_stopped() -> None:
+    hurried, patient = _busy(0), _busy(19)
+    queue = Queue(patient.pid)
+    try:
+        deadline = time.monotonic() + 20.0
+        while queue.longest_s < 0.005 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert queue.longest_s >= 0.005, "of two on one processor the patient one waits"
+        patient.send_signal(signal.SIGSTOP)
+        os.waitpid(patient.pid, os.WUNTRACED)  # it has to be given the processor once more to stop
+        time.sleep(0.05)
+        before = queue.longest_s
+        time.sleep(0.3)
+        assert queue.longest_s == before, "who was stopped does not wait for a processor"
+    finally:
+        for process in (hurried, patient):
+            process.kill()
+            process.wait()
+        queue.close()

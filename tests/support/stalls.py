@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,39 @@ class Witness:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+class Queue:
+    """How long a process had to wait for a processor: the longest wait that ended while this watched it, in seconds.
+
+    Linux adds a wait to the thread's schedstat when it ends, so that a lump in it is one wait. A process that was
+    stopped, or has nothing to do, does not wait.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.longest_s = 0.0
+        self._path = Path(f"/proc/{pid}/schedstat")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="queue witness", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        last = self._waited_ns()
+        while not self._stop.wait(5 * _TURN_S):
+            now = self._waited_ns()
+            if last is not None and now is not None:
+                self.longest_s = max(self.longest_s, (now - last) / 1e9)
+            last = now
+
+    def _waited_ns(self) -> int | None:
+        try:
+            return int(self._path.read_text().split()[1])
+        except (OSError, IndexError):  # it has ended
+            return None
+
+    def close(self) -> None:
         self._stop.set()
         self._thread.join()
 
